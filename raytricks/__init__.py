@@ -1,0 +1,47 @@
+"""raytricks: train the best image classifier your hardware can make, on a laptop or a Ray cluster.
+
+    import raytricks
+    result = raytricks.train("configs/digits.yaml", {"recipe.epochs": 10})
+    model = raytricks.load_model(result.run_dir)
+"""
+
+from typing import TYPE_CHECKING
+
+from raytricks.version import __version__
+
+if TYPE_CHECKING:
+    from raytricks.api import Plan, RunResult, plan_run, train
+    from raytricks.config import ExperimentConfig, load_config
+    from raytricks.training.model_file import TrainedModel, load_model
+
+__all__ = [
+    "ExperimentConfig",
+    "Plan",
+    "RunResult",
+    "TrainedModel",
+    "__version__",
+    "load_config",
+    "load_model",
+    "plan_run",
+    "train",
+]
+
+_HOMES = {
+    "ExperimentConfig": "raytricks.config",
+    "load_config": "raytricks.config",
+    "Plan": "raytricks.api",
+    "RunResult": "raytricks.api",
+    "plan_run": "raytricks.api",
+    "train": "raytricks.api",
+    "TrainedModel": "raytricks.training.model_file",
+    "load_model": "raytricks.training.model_file",
+}
+
+
+def __getattr__(name: str):
+    """Import a public name on first use, so that `import raytricks` needs neither torch nor ray."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'raytricks' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

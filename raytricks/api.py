@@ -1,0 +1,271 @@
+"""The Python API, which the command line calls too: plan a run, train it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import time
+from typing import Any
+
+from raytricks.config import ExperimentConfig, LoadedConfig, load_config
+from raytricks.data.catalog import Catalog
+from raytricks.data.loading import find_data
+from raytricks.errors import ConfigError, InterruptedRun
+from raytricks.recipe.facts import DataFacts, facts_of
+from raytricks.recipe.preset import preset_for
+from raytricks.recipe.recipe import Recipe, make_recipe
+from raytricks.recipe.resolve import resolve_config
+from raytricks.report.header import header_lines
+from raytricks.report.progress import Reporter
+from raytricks.report.summary import summary_lines
+
+Overrides = Sequence[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run worked out from its config and data; nothing is decoded or written yet.
+
+    Attributes:
+        config: resolved.
+        sources: where each of its values comes from.
+    """
+
+    config: ExperimentConfig
+    sources: dict[str, str]
+    catalog: Catalog
+    facts: DataFacts
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        records: everything in its metrics.jsonl.
+    """
+
+    run_dir: Path
+    records: list[dict[str, Any]]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The metrics of the last epoch."""
+        return [r for r in self.records if r["kind"] == "epoch"][-1]
+
+
+def plan_run(target: str | Path | None = None, overrides: Overrides = ()) -> Plan:
+    """Load a config, scan its data and resolve the recipe.
+
+    Args:
+        target: a config file, or a directory of images, for which a recipe is chosen; None for
+            overrides alone.
+        overrides: `recipe.epochs=3` strings, or a mapping of dotted keys.
+
+    Raises:
+        ConfigError: every problem of the config at once.
+        DataError: the data cannot be used.
+    """
+    if target is not None and Path(target).expanduser().is_dir():
+        return _plan_directory(Path(target), overrides)
+    loaded = load_config(target, overrides)
+    catalog = find_data(loaded.config.data, loaded.config.seed)
+    return _plan(loaded, catalog)
+
+
+def _plan_directory(directory: Path, overrides: Overrides) -> Plan:
+    """Choose the recipe by the images; the overrides still decide."""
+    place = {"data.path": str(directory)}
+    first = load_config(None, overrides, place, "the directory given")
+    catalog = find_data(first.config.data, first.config.seed)
+    facts = facts_of(catalog)
+    source = f"preset for {facts.size_text}, {facts.num_train:,} images"
+    return _plan(load_config(None, overrides, place | preset_for(facts), source), catalog)
+
+
+def _plan(loaded: LoadedConfig, catalog: Catalog) -> Plan:
+    facts = facts_of(catalog)
+    config, filled = resolve_config(loaded.config, facts)
+    return Plan(config, loaded.sources | filled, catalog, facts, make_recipe(config, facts.num_train))
+
+
+def train(
+    target: str | Path | None = None,
+    overrides: Overrides = (),
+    *,
+    resume: str | Path | None = None,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+) -> RunResult | None:
+    """Train a model, in this process (`workers: 0`) or on Ray, and write its run directory.
+
+    Args:
+        target: a config file or a directory of images; not with `resume`.
+        overrides: dotted settings.
+        resume: directory of an unfinished run, continued from its newest valid checkpoint.
+        reporter: where progress goes; None prints nothing but to the run's log.txt.
+        dry_run: stop after the header; writes nothing and returns None.
+
+    Raises:
+        RaytricksError: see raytricks.errors for the kinds.
+    """
+    started_s = time.monotonic()
+    reporter = reporter or Reporter("quiet")
+    from raytricks.training import run_directory
+
+    if resume is not None:
+        if target is not None:
+            raise ConfigError(f"--resume {resume} takes its config from the run; leave {target} out")
+        run_dir: Path | None = Path(resume).expanduser()
+        config = run_directory.open_run_to_resume(run_dir, overrides)
+        catalog = find_data(config.data, config.seed)
+        run_directory.require_same_data(run_dir, catalog)
+        plan = _plan(LoadedConfig(config, {}), catalog)
+    else:
+        plan = plan_run(target, overrides)
+        run_dir = None
+    launch = _Launch(plan, reporter, run_dir)
+    try:
+        if dry_run:
+            launch.show_header()
+            return None
+        launch.open_run_directory()
+        launch.execute()
+    finally:
+        reporter.close()
+    return launch.finish(started_s)
+
+
+class _Launch:
+    """One launch of a run: from a plan to a finished run directory."""
+
+    def __init__(self, plan: Plan, reporter: Reporter, run_dir: Path | None) -> None:
+        from raytricks.models.cost import count_macs, count_parameters
+        from raytricks.models.registry import build_model
+        from raytricks.recipe.execution import plan_execution
+
+        self.plan, self.reporter, self.run_dir = plan, reporter, run_dir
+        self.is_resumed = run_dir is not None
+        config, data = plan.config, plan.config.data
+        self.device_type = _device_type(config)
+        self.execution = plan_execution(config, num_workers=max(1, config.workers), device_type=self.device_type)
+        assert data.channels is not None and data.image_size is not None
+        model = build_model(
+            config.model,
+            num_classes=plan.catalog.num_classes,
+            in_channels=data.channels,
+            image_size=data.image_size,
+        )
+        self.num_parameters = count_parameters(model)
+        self.num_macs = count_macs(model, (data.channels, data.image_size, data.image_size))
+
+    def show_header(self) -> None:
+        lines = header_lines(
+            self.plan.config,
+            self.plan.catalog,
+            self.plan.facts,
+            self.plan.recipe,
+            self.execution,
+            run_dir=self.run_dir,
+            num_parameters=self.num_parameters,
+            num_macs=self.num_macs,
+        )
+        for line in lines:
+            self.reporter.line(line)
+
+    def open_run_directory(self) -> None:
+        from raytricks.training import run_directory
+
+        config = self.plan.config
+        if self.run_dir is None:
+            self.run_dir = run_directory.create_run_directory(config, self.plan.facts.name)
+        run_directory.write_config(self.run_dir, config)
+        facts = {
+            "seed": config.seed,
+            "data": run_directory.data_fingerprint(self.plan.catalog),
+            "recipe": self.plan.recipe.as_dict(),
+            "model": {"parameters": self.num_parameters, "macs": self.num_macs},
+            "launch": {"execution": vars(self.execution).copy(), "resumed": self.is_resumed},
+        }
+        run_directory.write_run_file(self.run_dir, facts)
+        self.reporter.open_log(self.run_dir / run_directory.LOG_FILE)
+        self.show_header()
+
+    def execute(self) -> None:
+        from raytricks.training import run_directory
+        from raytricks.training.signals import StopSignals
+
+        assert self.run_dir is not None
+        try:
+            with StopSignals() as stop:
+                self._train(stop)
+        except BaseException as error:
+            self.reporter.stop()
+            run_directory.remove_if_empty_run(self.run_dir)
+            if isinstance(error, InterruptedRun):
+                raise InterruptedRun(
+                    f"{error}; go on with `raytricks train --resume {self.run_dir}`", error.signal_number
+                ) from None
+            raise
+
+    def _train(self, stop) -> None:
+        from raytricks.data.prepared import prepare_data
+        from raytricks.training.loop import TrainingJob
+
+        assert self.run_dir is not None
+        config, recipe = self.plan.config, self.plan.recipe
+        data = prepare_data(self.plan.catalog, config.data)
+        job = TrainingJob(config=config, data=data, run_dir=self.run_dir)
+
+        def begin() -> None:
+            self.reporter.start(recipe.epochs, recipe.steps_per_epoch)
+
+        if config.workers:
+            from raytricks.cluster.driver import train_on_ray
+
+            train_on_ray(
+                job,
+                use_gpu=self.device_type == "cuda",
+                listener=self.reporter.record,
+                stop_requested=stop,
+                started=begin,
+            )
+        else:
+            begin()
+            _train_here(job, self.device_type, self.reporter.record, stop)
+
+    def finish(self, started_s: float) -> RunResult:
+        from raytricks.training.records import METRICS_FILE, read_records
+
+        assert self.run_dir is not None
+        records = read_records(self.run_dir / METRICS_FILE)
+        for line in summary_lines(
+            self.run_dir, records, time.monotonic() - started_s, self.plan.catalog.evaluation.origin
+        ):
+            self.reporter.line(line)
+        return RunResult(self.run_dir, records)
+
+
+def _train_here(job, device_type: str, listener, stop) -> None:
+    import torch
+
+    from raytricks.training.loop import run_epochs
+    from raytricks.training.worker import Worker
+
+    if job.config.hardware.cpus_per_worker is not None:
+        torch.set_num_threads(job.config.hardware.cpus_per_worker)
+    device = torch.device(device_type, 0) if device_type == "cuda" else torch.device("cpu")
+    for _ in run_epochs(job, Worker(device=device), stop_requested=stop, listener=listener):
+        pass
+
+
+def _device_type(config: ExperimentConfig) -> str:
+    """Return "cuda" or "cpu"; on a remote cluster `auto` follows the machine of the driver."""
+    import torch
+
+    wanted = config.hardware.device
+    if wanted == "cpu" or torch.cuda.is_available():
+        return "cpu" if wanted == "cpu" else "cuda"
+    if wanted == "cuda" and config.workers == 0:
+        raise ConfigError("hardware.device is cuda, this machine has no usable GPU; set hardware.device=cpu")
+    return "cuda" if wanted == "cuda" else "cpu"

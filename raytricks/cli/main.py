@@ -1,0 +1,129 @@
+"""`raytricks`: the commands. Nothing heavy is imported before it is needed."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from raytricks.errors import ConfigError, RaytricksError
+from raytricks.version import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train the best image classifier your hardware can make, on a laptop or a Ray cluster.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at configs without running them.")
+app.add_typer(config_app, name="config")
+
+Target = Annotated[
+    str | None,
+    typer.Argument(help="A config file (YAML), or a directory of images.", show_default=False),
+]
+OverrideList = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings to change, such as recipe.epochs=10.", show_default=False),
+]
+
+
+@app.command(
+    epilog="Examples:  raytricks train configs/digits.yaml workers=0   |   raytricks train photos/ recipe.epochs=20"
+)
+def train(
+    target: Target = None,
+    overrides: OverrideList = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN_DIR", help="Go on with an unfinished run from its newest checkpoint.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON lines, nothing else.")] = False,
+) -> None:
+    """Train a model on a folder of images, or as a config file says."""
+    target, settings = _split_arguments(target, overrides)
+    if target is None and not settings and resume is None:
+        raise ConfigError(
+            "nothing to train on; name a config file, a directory of images, or --resume RUN_DIR "
+            "(try: raytricks train configs/digits.yaml)"
+        )
+    _require_target(target)
+    from raytricks.api import train as train_model
+    from raytricks.report.progress import Reporter
+
+    reporter = Reporter("quiet" if quiet else "json" if as_json else "text")
+    train_model(target, settings, resume=resume, reporter=reporter, dry_run=dry_run)
+
+
+@config_app.command(
+    "show", epilog="Examples:  raytricks config show configs/digits.yaml recipe.epochs=3   |   raytricks config show"
+)
+def config_show(target: Target = None, overrides: OverrideList = None) -> None:
+    """Print the whole config with the source of each value."""
+    from raytricks.config import load_config, show
+
+    target, settings = _split_arguments(target, overrides)
+    typer.echo(show(load_config(target, settings)), nl=False)
+
+
+@config_app.command("schema", epilog="Example:  raytricks config schema > raytricks.schema.json")
+def config_schema() -> None:
+    """Print the JSON schema of config files, for editors."""
+    import json
+
+    from raytricks.config import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command(epilog="Example:  raytricks models | grep efficientnet")
+def models() -> None:
+    """List the models that model.name knows."""
+    from raytricks.models.registry import list_models
+
+    typer.echo("\n".join(list_models()))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _split_arguments(target: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
+    """A first argument that is a setting is no target."""
+    settings = list(overrides or [])
+    if target is not None and "=" in target:
+        return None, [target, *settings]
+    return target, settings
+
+
+def _require_target(target: str | None) -> None:
+    """Say at once that a config file or a data directory does not exist."""
+    from pathlib import Path
+
+    if target is None or Path(target).expanduser().exists() or Path(target).suffix in (".yaml", ".yml"):
+        return
+    raise ConfigError(f"{target}: no such config file or data directory")
+
+
+def main() -> None:
+    """Run the command line; ends the process with the exit code of raytricks.errors."""
+    try:
+        app()
+    except RaytricksError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `raytricks models | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Connect to the cluster of RAY_ADDRESS, or start Ray on this machine, without its chatter."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+import logging
+import os
+from typing import Any
+
+from raytricks.errors import ClusterError
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray 2.60 warns about it at each start otherwise
+    # report() returns at the controller's next poll, every 2 s by default (Ray 2.60)
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+
+@contextmanager
+def ray_session() -> Iterator[dict[str, float]]:
+    """Have Ray running while entered; yields the cluster's resources, such as {"CPU": 2.0}.
+
+    A cluster named by RAY_ADDRESS is used and left running. Otherwise one is started here with
+    address="local" (Ray would else join any cluster that happens to run) and stopped at the end.
+
+    Raises:
+        ClusterError: no cluster at the address, or Ray does not start.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray  # after the environment is set; reads it on import
+
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        address = os.environ.get("RAY_ADDRESS", "local")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address == "local":
+            options["include_dashboard"] = False
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise ClusterError(f"Ray at {address!r} cannot be used: {first_line}; check RAY_ADDRESS") from None
+    for name in ("ray.train", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield dict(ray.cluster_resources())
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def require_resources(resources: dict[str, float], *, num_workers: int, cpus_per_worker: int, use_gpu: bool) -> None:
+    """Refuse at once what the cluster can never give; Ray would wait for it for ever.
+
+    Raises:
+        ClusterError: fewer CPUs or GPUs than the workers need.
+    """
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    wanted = num_workers * cpus_per_worker
+    if wanted > cpus:
+        raise ClusterError(
+            f"workers={num_workers} with {cpus_per_worker} CPU each need {wanted} CPUs, the cluster has {cpus:g}; "
+            f"set workers={max(1, int(cpus // cpus_per_worker))}"
+        )
+    if use_gpu and num_workers > gpus:
+        raise ClusterError(
+            f"workers={num_workers} on GPUs need {num_workers} GPUs, the cluster has {gpus:g}; "
+            + (f"set workers={int(gpus)}" if gpus else "set hardware.device=cpu")
+        )

@@ -1,0 +1,54 @@
+"""The configuration of a run: its schema, and how it is read, checked, shown and saved."""
+
+from raytricks.config.dump import dump_yaml, show
+from raytricks.config.keys import dotted_keys, flatten, to_nested
+from raytricks.config.loader import LoadedConfig, json_schema, load_config
+from raytricks.config.schema import (
+    OWN_MODELS,
+    RESNETS,
+    SMALL_RESNETS,
+    CheckpointConfig,
+    DataConfig,
+    DecayConfig,
+    ExperimentConfig,
+    HardwareConfig,
+    LabelSmoothingConfig,
+    LoggingConfig,
+    MixupConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RecipeConfig,
+    Section,
+    TricksConfig,
+    WarmupConfig,
+)
+from raytricks.config.suggest import did_you_mean
+
+__all__ = [
+    "OWN_MODELS",
+    "RESNETS",
+    "SMALL_RESNETS",
+    "CheckpointConfig",
+    "DataConfig",
+    "DecayConfig",
+    "ExperimentConfig",
+    "HardwareConfig",
+    "LabelSmoothingConfig",
+    "LoadedConfig",
+    "LoggingConfig",
+    "MixupConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RecipeConfig",
+    "Section",
+    "TricksConfig",
+    "WarmupConfig",
+    "did_you_mean",
+    "dotted_keys",
+    "dump_yaml",
+    "flatten",
+    "json_schema",
+    "load_config",
+    "show",
+    "to_nested",
+]

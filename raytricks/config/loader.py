@@ -1,0 +1,224 @@
+"""Build the configuration of a run from defaults, one YAML file and overrides.
+
+A value set later wins: schema < `defaults` (a preset chosen from the data) < file < overrides.
+Every key remembers who set it, and all that is wrong is reported at once, one line each.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+import os
+from pathlib import Path
+import re
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from raytricks.config import problems as lines
+from raytricks.config.keys import (
+    choices,
+    dotted_keys,
+    flatten,
+    holds_text,
+    holds_tuple,
+    leaves,
+    section_keys,
+    to_nested,
+)
+from raytricks.config.schema import ExperimentConfig
+from raytricks.config.yaml_file import NULLS, parse_scalar, read_yaml
+from raytricks.errors import ConfigError
+
+__all__ = ["LoadedConfig", "dotted_keys", "flatten", "json_schema", "load_config", "to_nested"]
+
+V = TypeVar("V")
+DEFAULT = "default"
+COMMAND_LINE = "command line"
+ARGUMENTS = "overrides"
+"""Source of values given as a mapping, from Python."""
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A valid configuration and where each of its values comes from.
+
+    Args:
+        config: the configuration.
+        sources: dotted key of every value -> `default`, `configs/x.yaml:14`, `command line`,
+            `overrides` (a Python mapping) or the label given with `defaults`.
+    """
+
+    config: ExperimentConfig
+    sources: dict[str, str]
+
+
+def load_config(
+    path: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, object] = (),
+    defaults: Mapping[str, object] | None = None,
+    defaults_source: str = DEFAULT,
+) -> LoadedConfig:
+    """Load and check a configuration.
+
+    Args:
+        path: YAML file of nested or dotted keys; None for none.
+        overrides: `recipe.epochs=3` strings, or a mapping of dotted or nested keys.
+        defaults: values of lower priority than the file; dotted or nested keys.
+        defaults_source: what `sources` and messages call them.
+
+    Raises:
+        ConfigError: every problem of the file and the overrides, one line each.
+    """
+    draft = _Draft()
+    draft.add_mapping(defaults or {}, defaults_source)
+    if path is not None:
+        content = read_yaml(path, draft.problems)
+        draft.add((key, value, f"{path}:{content.lines[key]}") for key, value in content.values.items())
+    if isinstance(overrides, Mapping):
+        draft.add_mapping(overrides, ARGUMENTS)
+    else:
+        draft.add_arguments([overrides] if isinstance(overrides, str) else overrides)
+    config = draft.validate()
+    sources = {key: draft.sources.get(key, DEFAULT) for key in draft.fields}
+    return LoadedConfig(config, sources)
+
+
+def json_schema() -> dict[str, object]:
+    """Return the JSON schema of a config file, for editors and other programs."""
+    schema = ExperimentConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+class _Draft:
+    """Values on their way to a configuration, and the problems found so far."""
+
+    def __init__(self) -> None:
+        self.fields = dotted_keys()
+        self.sections = section_keys()
+        self.values: dict[str, object] = {}
+        self.sources: dict[str, str] = {}
+        self.problems: list[str] = []
+
+    def add(self, entries: Iterable[tuple[str, object, str]]) -> None:
+        """Set dotted keys; each entry is key, value and source. Wrong keys become problems."""
+        reported: set[str] = set()
+        for key, value, source in entries:
+            problem = self._key_problem(key, value)
+            if problem is None and key in self.fields:
+                self.values[key], self.sources[key] = self._prepared(key, value), source
+            elif problem and problem not in reported:  # several keys below one value: say it once
+                reported.add(problem)
+                self.problems.append(f"{source}: {problem}")
+
+    def add_mapping(self, values: Mapping[str, object], source: str) -> None:
+        """Set dotted or nested keys that all have one source."""
+        self.add((key, value, source) for key, value in self._once(leaves(values), source))
+
+    def add_arguments(self, arguments: Iterable[str]) -> None:
+        """Set `key=value` strings from the command line."""
+        pairs = self._once(self._split(arguments), COMMAND_LINE)
+        entries: list[tuple[str, object]] = []
+        for key, text in pairs:
+            try:
+                value = self._parsed(key, text)
+            except ConfigError as error:
+                self.problems.append(f"{COMMAND_LINE}: {key}: {error}")
+                continue
+            entries += leaves({key: value})
+        self.add((key, value, COMMAND_LINE) for key, value in self._once(entries, COMMAND_LINE))
+
+    def validate(self) -> ExperimentConfig:
+        """Return the configuration, or raise ConfigError with all problems."""
+        usable = {key: value for key, value in self.values.items() if not self._wrong_type_of_choice(key)}
+        try:
+            config = ExperimentConfig.model_validate(to_nested(usable))
+        except ValidationError as error:
+            self.problems += [self._line(detail) for detail in error.errors(include_url=False)]
+        else:
+            if not self.problems:
+                return config
+        raise ConfigError(self.problems)
+
+    def _key_problem(self, key: str, value: object) -> str | None:
+        if key in self.fields:
+            return lines.section_for_value(key) if isinstance(value, Mapping) else None
+        if key in self.sections:  # a section whose keys are all commented out is empty, not wrong
+            is_empty = value is None or value == {}
+            return None if is_empty else lines.value_for_section(key, self.sections[key], value)
+        parent = key
+        while parent := parent.rpartition(".")[0]:
+            if parent in self.fields:
+                return lines.section_for_value(parent)
+        return lines.unknown_key(key, self.fields)
+
+    def _once(self, pairs: Iterable[tuple[str, V]], source: str) -> list[tuple[str, V]]:
+        """Return the pairs whose key is new; the others are problems."""
+        found: dict[str, V] = {}
+        for key, value in pairs:
+            if key in found:
+                first, second = lines.show_value(found[key]), lines.show_value(value)
+                self.problems.append(f"{source}: {key} is set twice, to {first} and {second}")
+            else:
+                found[key] = value
+        return list(found.items())
+
+    def _split(self, arguments: Iterable[str]) -> Iterable[tuple[str, str]]:
+        for argument in arguments:
+            key, equals, text = argument.partition("=")
+            key = key.strip()
+            if equals and key:
+                yield key, text
+            elif key in self.fields:
+                self.problems.append(f"{COMMAND_LINE}: {key} needs a value; write {key}=VALUE")
+            else:
+                got = lines.show_value(argument)
+                self.problems.append(f"{COMMAND_LINE}: an override is key=value, got {got}")
+
+    def _parsed(self, key: str, text: str) -> object:
+        """Return an override's value. Free text is taken as typed: a shell eats its quotes."""
+        if key not in self.fields or not holds_text(self.fields[key]):
+            return parse_scalar(text)
+        text = text.strip()
+        if text in NULLS:
+            return None
+        is_quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'"
+        return parse_scalar(text) if is_quoted else text
+
+    def _prepared(self, key: str, value: object) -> object:
+        """Return a value as the strict schema wants it: lists as tuples, paths as text."""
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, list) and holds_tuple(self.fields[key]):
+            return tuple(value)
+        return value
+
+    def _wrong_type_of_choice(self, key: str) -> bool:
+        """Report True or 3.0 for the choice 1 or 3: pydantic 2.14 takes what compares equal."""
+        value, allowed = self.values[key], choices(self.fields[key])
+        if any(value == choice for choice in allowed) and type(value) not in map(type, allowed):
+            line = lines.wrong_choice(key, self.fields[key], value)
+            self.problems.append(f"{self.sources[key]}: {line}")
+            return True
+        return False
+
+    def _line(self, error: ErrorDetails) -> str:
+        """Return the line for one of pydantic's errors."""
+        location = error["loc"]
+        key = ".".join(part for part in location if isinstance(part, str))
+        if key in self.fields:
+            index = "".join(f"[{part}]" for part in location if isinstance(part, int))
+            line = lines.wrong_value(key + index, self.fields[key], error, self.values.get(key))
+            return f"{self.sources.get(key, DEFAULT)}: {line}"
+        message = str(error.get("ctx", {}).get("error", error["msg"]))
+        return ": ".join(part for part in (self._places(key, message), key, message) if part)
+
+    def _places(self, section: str, message: str) -> str:
+        """Return who set the values of `section` that a rule between several values names."""
+        prefix = f"{section}." if section else ""
+        given = [key for key in self.sources if key.startswith(prefix)]
+        named = [key for key in given if _names(message, key) or _names(message, key[len(prefix) :])]
+        return " and ".join(dict.fromkeys(self.sources[key] for key in named or given))
+
+
+def _names(message: str, key: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(key)}(?![\w])", message) is not None

@@ -1,0 +1,130 @@
+"""Training and evaluation transforms, a batch at a time.
+
+Each transform is drawn from (seed, epoch, sample) on the CPU as a few numbers an image and
+applied to the whole batch on its device. Source of the training crop, the flip and the
+evaluation crop: He et al., section 2.1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raytricks.data.randomness import sample_uniforms
+from raytricks.data.resample import crop_and_resize
+from raytricks.data.store import Canvas
+
+_CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it takes the central crop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """How stored uint8 images become model input.
+
+    Attributes:
+        kind: none, shift or random_resized_crop, for training.
+        image_size: side of the result, pixels.
+        mean, std: per channel, on the 0..1 scale.
+    """
+
+    kind: str
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shift_pixels: int = 0
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    horizontal_flip: bool = True
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return (images / 255 - mean) / std as channels-last-ready float32."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * 255
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
+        return (images - mean) / std
+
+    def train(self, canvas: Canvas, samples: np.ndarray, seed: int, epoch: int, device: torch.device) -> Tensor:
+        """Augment and normalise the images of `samples`: (N, C, S, S) float32 on `device`."""
+        draws = sample_uniforms(seed, epoch, samples, 3 + 4 * _CROP_ATTEMPTS)
+        flip = torch.from_numpy(draws[:, 0] < 0.5) if self.horizontal_flip else None
+        pixels = to_device(canvas.pixels, device)
+        if self.kind == "random_resized_crop":
+            boxes = random_crop_boxes(canvas, draws[:, 3:], self.crop_scale, self.crop_aspect)
+            return self.normalize(crop_and_resize(pixels, torch.from_numpy(boxes), self.image_size, flip))
+        if self.kind == "shift" and self.shift_pixels:
+            span = 2 * self.shift_pixels + 1
+            offsets = torch.from_numpy((draws[:, 1:3] * span).astype(np.int64) - self.shift_pixels)
+            pixels = shift_images(pixels, offsets.to(device), self.shift_pixels)
+        if flip is not None:
+            pixels = torch.where(flip.to(device)[:, None, None, None], pixels.flip(3), pixels)
+        return self.normalize(pixels)
+
+    def evaluate(self, canvas: Canvas, device: torch.device) -> Tensor:
+        """Centre-crop and normalise: (N, C, S, S) float32 on `device`."""
+        pixels = to_device(canvas.pixels, device)
+        if pixels.shape[2:] == (self.image_size, self.image_size):
+            return self.normalize(pixels)
+        boxes = centre_boxes(canvas, self.image_size)
+        return self.normalize(crop_and_resize(pixels, torch.from_numpy(boxes), self.image_size))
+
+
+def to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """Move a batch without waiting for the copy where the device allows it."""
+    if device.type != "cuda":
+        return pixels
+    return pixels.pin_memory().to(device, non_blocking=True)
+
+
+def shift_images(images: Tensor, offsets: Tensor, reach: int) -> Tensor:
+    """Translate each image, filling with zeros.
+
+    Args:
+        images: (N, C, H, W).
+        offsets: (N, 2) rows and columns in [-reach, reach]; positive moves down and right.
+    """
+    height, width = images.shape[2:]
+    padded = torch.nn.functional.pad(images, (reach, reach, reach, reach))
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: nothing is copied yet
+    rows = torch.arange(len(images), device=images.device)
+    return windows[rows, :, reach - offsets[:, 0], reach - offsets[:, 1]]
+
+
+def random_crop_boxes(
+    canvas: Canvas, draws: np.ndarray, scale: tuple[float, float], aspect: tuple[float, float]
+) -> np.ndarray:
+    """Draw the boxes of random resized crops.
+
+    Args:
+        draws: (N, 4 * attempts) uniforms.
+        scale: range of the box's part of the image's area.
+        aspect: range of width / height, drawn uniformly in its logarithm.
+
+    Returns:
+        (N, 4) int64 top, left, height, width: the first attempt that fits, else the largest
+        central box of a permitted aspect.
+    """
+    heights, widths = canvas.heights[:, None], canvas.widths[:, None]
+    u = draws.reshape(len(draws), -1, 4)
+    area = heights * widths * (scale[0] + u[..., 0] * (scale[1] - scale[0]))
+    ratio = np.exp(np.log(aspect[0]) + u[..., 1] * (np.log(aspect[1]) - np.log(aspect[0])))
+    box_width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
+    box_height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
+    fits = (0 < box_width) & (box_width <= widths) & (0 < box_height) & (box_height <= heights)
+    top = (u[..., 2] * (heights - box_height + 1)).astype(np.int64)
+    left = (u[..., 3] * (widths - box_width + 1)).astype(np.int64)
+    first = fits.argmax(axis=1)
+    boxes = np.stack([top, left, box_height, box_width], axis=2)[np.arange(len(u)), first]
+    return np.where(fits.any(axis=1)[:, None], boxes, _largest_central_boxes(canvas, aspect))
+
+
+def _largest_central_boxes(canvas: Canvas, aspect: tuple[float, float]) -> np.ndarray:
+    height = np.minimum(canvas.heights, np.rint(canvas.widths / aspect[0])).astype(np.int64)
+    width = np.minimum(canvas.widths, np.rint(canvas.heights * aspect[1])).astype(np.int64)
+    height, width = np.maximum(height, 1), np.maximum(width, 1)
+    return np.stack([(canvas.heights - height) // 2, (canvas.widths - width) // 2, height, width], axis=1)
+
+
+def centre_boxes(canvas: Canvas, size: int) -> np.ndarray:
+    """Return the (N, 4) central squares of side `size`, smaller where an image is."""
+    side = np.minimum(np.minimum(canvas.heights, canvas.widths), size)
+    return np.stack([(canvas.heights - side) // 2, (canvas.widths - side) // 2, side, side], axis=1)

@@ -1,0 +1,107 @@
+"""Feed a worker its part of each global batch, reading ahead where reading is slow."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raytricks.data.augmentation import Transform, to_device
+from raytricks.data.order import epoch_order, even_share, micro_batches, with_left_neighbour
+from raytricks.data.prepared import LabelledImages
+from raytricks.data.store import Canvas, FileStore, ImageStore
+
+_READ_AHEAD = 2  # micro-batches decoded before they are needed; bounds the memory
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One micro-batch on its device.
+
+    Attributes:
+        inputs: (n, C, S, S) float32, augmented and normalised; (n + 1, ...) with the left
+            neighbour first when `with_neighbours`.
+        labels: (n,) or (n + 1,) int64.
+        is_last_of_step: an optimizer step follows.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    is_last_of_step: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBatches:
+    """The training batches of one worker.
+
+    Attributes:
+        images_per_device: largest micro-batch, or None.
+        with_neighbours: each micro-batch also brings its left neighbour, for mixup.
+    """
+
+    data: LabelledImages
+    transform: Transform
+    global_batch_size: int
+    rank: int
+    world_size: int
+    images_per_device: int | None
+    seed: int
+    device: torch.device
+    with_neighbours: bool
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in the data; the remainder waits for another epoch's order."""
+        return len(self.data) // self.global_batch_size
+
+    def samples(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, bool]]:
+        """Yield (global sample numbers, is_last_of_step) of this worker's micro-batches."""
+        order = epoch_order(len(self.data), self.seed, epoch)
+        start, stop = even_share(self.global_batch_size, self.rank, self.world_size)
+        pieces = micro_batches(start, stop, self.images_per_device)
+        for step in range(first_step, self.steps_per_epoch):
+            batch = order[step * self.global_batch_size : (step + 1) * self.global_batch_size]
+            for a, b in pieces:
+                chosen = with_left_neighbour(batch, a, b) if self.with_neighbours else batch[a:b]
+                yield chosen, b == stop
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:
+        """Yield this worker's micro-batches of an epoch from step `first_step` on."""
+        plan = self.samples(epoch, first_step)
+        for canvas, (samples, is_last) in read_ahead(self.data.images, plan):
+            inputs = self.transform.train(canvas, samples, self.seed, epoch, self.device)
+            labels = to_device(torch.from_numpy(self.data.labels[samples]), self.device)
+            yield TrainBatch(inputs, labels, is_last)
+
+
+def evaluation_batches(
+    data: LabelledImages, transform: Transform, *, rank: int, world_size: int, batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (inputs, labels) of this worker's part of a split: every image once, none padded."""
+    start, stop = even_share(len(data), rank, world_size)
+    plan = ((np.arange(a, min(a + batch_size, stop)), True) for a in range(start, stop, batch_size))
+    for canvas, (samples, _) in read_ahead(data.images, plan):
+        labels = to_device(torch.from_numpy(data.labels[samples]), device)
+        yield transform.evaluate(canvas, device), labels
+
+
+def read_ahead(
+    store: ImageStore, plan: Iterator[tuple[np.ndarray, bool]]
+) -> Iterator[tuple[Canvas, tuple[np.ndarray, bool]]]:
+    """Read each planned batch; files are decoded in the background while the last one is used."""
+    if not isinstance(store, FileStore):
+        for item in plan:
+            yield store.read(item[0]), item
+        return
+    with ThreadPoolExecutor(1) as reader:
+        pending: deque = deque()
+        for item in plan:
+            pending.append((reader.submit(store.read, item[0]), item))
+            if len(pending) > _READ_AHEAD:
+                future, ready = pending.popleft()
+                yield future.result(), ready
+        for future, ready in pending:
+            yield future.result(), ready

@@ -1,0 +1,117 @@
+"""What a data set holds, found without decoding it: splits, labels, class names, sizes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raytricks.errors import DataError
+
+_SPLIT_STREAM = 2  # keeps this generator apart from the others made of the same seed
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images that are decoded already: (N, C, H, W) uint8."""
+
+    pixels: np.ndarray
+
+    @property
+    def heights(self) -> np.ndarray:
+        return np.full(len(self.pixels), self.pixels.shape[2])
+
+    @property
+    def widths(self) -> np.ndarray:
+        return np.full(len(self.pixels), self.pixels.shape[3])
+
+    @property
+    def is_grayscale(self) -> bool:
+        return self.pixels.shape[1] == 1
+
+    def subset(self, indices: np.ndarray) -> "ArrayImages":
+        return ArrayImages(self.pixels[indices])
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Images in files; sizes are those the files' headers give."""
+
+    paths: tuple[str, ...]
+    heights: np.ndarray
+    widths: np.ndarray
+    is_grayscale: bool
+
+    def subset(self, indices: np.ndarray) -> "FileImages":
+        paths = tuple(self.paths[i] for i in indices)
+        return replace(self, paths=paths, heights=self.heights[indices], widths=self.widths[indices])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their labels.
+
+    Attributes:
+        labels: (N,) int64 in [0, K).
+        images: where the pixels are.
+        origin: shown to the user, such as "t10k" or "20% held out of train".
+    """
+
+    labels: np.ndarray
+    images: ArrayImages | FileImages
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A data set: what is trained on, what is evaluated each epoch, what is scored once.
+
+    Attributes:
+        name: short, for run names.
+        evaluation: evaluated after each epoch.
+        test: scored once after the last epoch; None when `evaluation` is the test split.
+        notes: things the user should know, such as ignored files.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    evaluation: Split
+    test: Split | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def hold_out(train: Split, fraction: float, seed: int, class_names: Sequence[str]) -> tuple[Split, Split]:
+    """Split off a stratified part of the training images.
+
+    Args:
+        fraction: in (0, 1); each class gives this part, at least one image.
+
+    Returns:
+        (the remaining training split, the held-out split); disjoint, together everything.
+
+    Raises:
+        DataError: a class has a single image, which cannot be in both parts.
+    """
+    rng = np.random.default_rng((seed, _SPLIT_STREAM))
+    held_out = np.zeros(len(train), bool)
+    for label, name in enumerate(class_names):
+        members = rng.permutation(np.flatnonzero(train.labels == label))
+        if len(members) < 2:
+            raise DataError(
+                f"class {name!r} has {len(members)} image, too few to hold {fraction:.0%} out for "
+                "evaluation; add images or give a val/ folder"
+            )
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        held_out[members[:count]] = True
+    kept, taken = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    return (
+        Split(train.labels[kept], train.images.subset(kept), train.origin),
+        Split(train.labels[taken], train.images.subset(taken), f"{fraction:.0%} held out of {train.origin}"),
+    )

@@ -1,0 +1,170 @@
+"""Data ready for training: stores of pixels, labels, class names and the transform.
+
+Everything here is plain numpy, numbers and paths, so it travels to workers as it is.
+"""
+
+from dataclasses import dataclass
+import os
+
+import numpy as np
+import torch
+
+from raytricks.config.schema import DataConfig
+from raytricks.data.augmentation import Transform
+from raytricks.data.catalog import ArrayImages, Catalog, Split
+from raytricks.data.decode import DecodeSpec
+from raytricks.data.resample import crop_and_resize
+from raytricks.data.store import FileStore, ImageStore, UniformStore, store_in_memory
+
+CROP_RATIO = 0.875  # evaluation: short side 256, central 224 (paper, section 2.1)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_STATISTICS_IMAGES = 4096
+_RESIZE_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """One split: images in their store and (N,) int64 labels."""
+
+    images: ImageStore
+    labels: np.ndarray
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """All splits of a data set with the transform that makes model input of them."""
+
+    class_names: tuple[str, ...]
+    channels: int
+    transform: Transform
+    train: LabelledImages
+    evaluation: LabelledImages
+    test: LabelledImages | None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def prepare_data(catalog: Catalog, config: DataConfig) -> PreparedData:
+    """Decode what fits into memory once, measure the statistics, fix the transform.
+
+    Args:
+        config: resolved: image_size, channels, augmentation and shift_pixels are set.
+
+    Raises:
+        DataError: an image cannot be decoded; the message names it.
+    """
+    spec = decode_spec(config)
+    limit_bytes = cache_limit_bytes(config)
+    opened: dict[str, LabelledImages] = {}
+    for name in ("train", "evaluation", "test"):
+        split = getattr(catalog, name)
+        if split is not None:
+            store = open_store(split, spec, limit_bytes)
+            limit_bytes -= 0 if isinstance(store, FileStore) else _stored_bytes(split, spec)
+            opened[name] = LabelledImages(store, split.labels, split.origin)
+    mean, std = _normalization(opened["train"].images, config)
+    return PreparedData(
+        class_names=catalog.class_names,
+        channels=spec.channels,
+        transform=_transform(config, mean, std),
+        train=opened["train"],
+        evaluation=opened["evaluation"],
+        test=opened.get("test"),
+    )
+
+
+def decode_spec(config: DataConfig) -> DecodeSpec:
+    """Return the stored form: squares of the model's size, or whole images a bit larger."""
+    assert config.image_size is not None and config.channels is not None
+    if config.augmentation == "random_resized_crop":
+        return DecodeSpec(round(config.image_size / CROP_RATIO), square=False, channels=config.channels)
+    return DecodeSpec(config.image_size, square=True, channels=config.channels)
+
+
+def cache_limit_bytes(config: DataConfig) -> int:
+    """Return how much memory decoded images may take."""
+    if config.cache_gib is not None:
+        return int(config.cache_gib * 2**30)
+    names = os.sysconf_names
+    pages = os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES")
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def open_store(split: Split, spec: DecodeSpec, limit_bytes: int) -> ImageStore:
+    """Hold a split in memory when it fits, else leave it in its files."""
+    if isinstance(split.images, ArrayImages):
+        return _resized(split.images, spec)
+    if _stored_bytes(split, spec) > limit_bytes:
+        return FileStore(split.images.paths, spec)
+    heights, widths = spec.output_sizes(split.images.heights, split.images.widths)
+    return store_in_memory(split.images.paths, spec, heights, widths)
+
+
+def _stored_bytes(split: Split, spec: DecodeSpec) -> int:
+    heights, widths = spec.output_sizes(split.images.heights, split.images.widths)
+    return int((heights * widths).sum()) * spec.channels
+
+
+def _resized(images: ArrayImages, spec: DecodeSpec) -> UniformStore:
+    """Bring arrays to the stored form: square, of the wanted side and channels."""
+    pixels = images.pixels
+    if pixels.shape[1] != spec.channels:
+        if pixels.shape[1] == 1:
+            pixels = np.repeat(pixels, spec.channels, axis=1)
+        else:  # the luma weights that Pillow's "L" uses (ITU-R 601-2)
+            pixels = np.rint(np.tensordot([0.299, 0.587, 0.114], pixels, (0, 1)))[:, None].astype(np.uint8)
+    height, width = pixels.shape[2:]
+    if (height, width) == (spec.short_side, spec.short_side):
+        return UniformStore(np.ascontiguousarray(pixels))
+    side = min(height, width)
+    box = torch.tensor([[(height - side) // 2, (width - side) // 2, side, side]])
+    chunks = [
+        crop_and_resize(torch.from_numpy(chunk.copy()), box.expand(len(chunk), 4), spec.short_side)
+        .round().clamp(0, 255).to(torch.uint8).numpy()
+        for chunk in np.array_split(pixels, -(-len(pixels) // _RESIZE_CHUNK))
+    ]  # fmt: skip
+    return UniformStore(np.concatenate(chunks))
+
+
+def _normalization(train: ImageStore, config: DataConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    channels = config.channels or 3
+    if config.normalization == "imagenet":
+        if channels == 3:
+            return IMAGENET_MEAN, IMAGENET_STD
+        return (sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_STD) / 3,)
+    return channel_statistics(train, channels)
+
+
+def channel_statistics(store: ImageStore, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measure mean and standard deviation per channel, 0..1, on up to 4,096 evenly spread images."""
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(len(store), _STATISTICS_IMAGES)).astype(np.int64))
+    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
+    for part in np.array_split(chosen, -(-len(chosen) // 256)):
+        canvas = store.read(part)
+        values = canvas.pixels.numpy().astype(np.float64) / 255  # the canvas is zero outside an image
+        count += int((canvas.heights * canvas.widths).sum())
+        total += values.sum(axis=(0, 2, 3))
+        squares += (values**2).sum(axis=(0, 2, 3))
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # a constant channel must not divide by zero
+    return tuple(float(round(m, 6)) for m in mean), tuple(float(round(s, 6)) for s in std)
+
+
+def _transform(config: DataConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> Transform:
+    assert config.augmentation is not None and config.image_size is not None and config.shift_pixels is not None
+    return Transform(
+        kind=config.augmentation,
+        image_size=config.image_size,
+        mean=mean,
+        std=std,
+        shift_pixels=config.shift_pixels,
+        crop_scale=config.crop_scale,
+        crop_aspect=config.crop_aspect,
+        horizontal_flip=config.horizontal_flip and config.augmentation != "none",
+    )

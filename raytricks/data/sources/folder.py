@@ -1,0 +1,136 @@
+"""A folder of class folders: DATA/class/image.jpg, or DATA/train/class/... with val/ or test/."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+import os
+from pathlib import Path
+
+import numpy as np
+
+from raytricks.data.catalog import FileImages, Split
+from raytricks.data.decode import IMAGE_SUFFIXES, read_header
+from raytricks.errors import DataError
+
+LAYOUT = "wanted: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg with DIR/val/CLASS/*.jpg"
+_EVALUATION_NAMES = ("val", "validation", "valid")
+_SHOWN_CLASSES = 5
+
+
+@dataclass(frozen=True)
+class FolderSplits:
+    """The splits a folder holds; `evaluation` and `test` are None where it has none."""
+
+    class_names: tuple[str, ...]
+    train: Split
+    evaluation: Split | None
+    test: Split | None
+    notes: tuple[str, ...]
+
+
+def load_folder(directory: Path) -> FolderSplits:
+    """Scan a data folder; reads each image's header, decodes nothing.
+
+    Raises:
+        DataError: missing, not a folder, no class folders, an empty class, fewer than two
+            classes, other classes in another split, or a file that is no image.
+    """
+    _require_directory(directory)
+    train_dir = directory / "train"
+    if not train_dir.is_dir():
+        names, train, notes = _scan(directory, "the images")
+        return FolderSplits(names, train, None, None, notes)
+    names, train, notes = _scan(train_dir, "train")
+    others: dict[str, Split] = {}
+    for kind, folder_names in (("val", _EVALUATION_NAMES), ("test", ("test",))):
+        found = next((directory / name for name in folder_names if (directory / name).is_dir()), None)
+        if found is not None:
+            other_names, others[kind], other_notes = _scan(found, found.name)
+            _require_equal_classes(names, other_names, found)
+            notes += other_notes
+    return FolderSplits(names, train, others.get("val"), others.get("test"), notes)
+
+
+def _require_directory(directory: Path) -> None:
+    if not directory.exists():
+        raise DataError(f"{directory}: no such data directory; {LAYOUT}")
+    if not directory.is_dir():
+        raise DataError(f"{directory}: is a file, not a data directory; {LAYOUT}")
+
+
+def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], Split, tuple[str, ...]]:
+    class_dirs = sorted(d for d in directory.iterdir() if d.is_dir() and not d.name.startswith("."))
+    if not class_dirs:
+        raise DataError(f"{directory}: holds {_describe_content(directory)} but no class folders; {LAYOUT}")
+    paths: list[str] = []
+    labels: list[int] = []
+    ignored: dict[str, int] = {}
+    for label, class_dir in enumerate(class_dirs):
+        images = _images_below(class_dir, ignored)
+        if not images:
+            raise DataError(
+                f"{class_dir}: class {class_dir.name!r} has no image ({', '.join(IMAGE_SUFFIXES)}); "
+                "add some or remove the folder"
+            )
+        paths += images
+        labels += [label] * len(images)
+    if len(class_dirs) < 2:
+        raise DataError(f"{directory}: only one class, {class_dirs[0].name!r}; at least 2 are needed")
+    notes = _notes(directory, ignored)
+    return tuple(d.name for d in class_dirs), Split(np.array(labels), _read_headers(paths), origin), notes
+
+
+def _images_below(class_dir: Path, ignored: dict[str, int]) -> list[str]:
+    images = []
+    for parent, folders, files in os.walk(class_dir):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(f for f in files if not f.startswith(".")):
+            suffix = Path(name).suffix.lower()
+            if suffix in IMAGE_SUFFIXES:
+                images.append(str(Path(parent, name)))
+            else:
+                ignored[suffix or "no suffix"] = ignored.get(suffix or "no suffix", 0) + 1
+    return images
+
+
+def _read_headers(paths: list[str]) -> FileImages:
+    def attempt(path: str):
+        try:
+            return read_header(Path(path))
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(attempt, paths))
+    errors = [str(r) for r in results if isinstance(r, DataError)]
+    if errors:
+        more = f" (and {len(errors) - 1} more unreadable of {len(paths)})" if len(errors) > 1 else ""
+        raise DataError(errors[0] + more)
+    headers = [r for r in results if not isinstance(r, DataError)]
+    heights, widths = (np.array([getattr(h, side) for h in headers]) for side in ("height", "width"))
+    return FileImages(tuple(paths), heights, widths, all(h.is_grayscale for h in headers))
+
+
+def _require_equal_classes(names: tuple[str, ...], other_names: tuple[str, ...], other: Path) -> None:
+    missing, extra = sorted(set(names) - set(other_names)), sorted(set(other_names) - set(names))
+    if missing or extra:
+        parts = [f"only in train: {_shorten(missing)}"] if missing else []
+        parts += [f"only in {other.name}: {_shorten(extra)}"] if extra else []
+        raise DataError(f"{other}: its classes differ from train's; {'; '.join(parts)}; make them equal")
+
+
+def _shorten(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN_CLASSES])
+    return shown + (f" and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else "")
+
+
+def _describe_content(directory: Path) -> str:
+    files = [f for f in directory.iterdir() if f.is_file()]
+    images = sum(f.suffix.lower() in IMAGE_SUFFIXES for f in files)
+    return "nothing" if not files else f"{len(files)} files ({images} images)"
+
+
+def _notes(directory: Path, ignored: dict[str, int]) -> tuple[str, ...]:
+    if not ignored:
+        return ()
+    listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
+    return (f"{directory}: ignored files that are no supported images: {listed}",)

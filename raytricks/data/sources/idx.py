@@ -1,0 +1,86 @@
+"""IDX files, the format of MNIST and Fashion-MNIST, plain or gzipped.
+
+Source: format description at the end of yann.lecun.com/exdb/mnist (magic number, big-endian
+dimensions, bytes).
+"""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from raytricks.data.catalog import ArrayImages, Split
+from raytricks.errors import DataError
+
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+FASHION_MNIST_DIRECTORIES = (
+    Path("/usr/share/datasets/fashion-mnist"),  # Debian's dataset-fashion-mnist
+    Path("~/.cache/raytricks/FashionMNIST/raw").expanduser(),  # torchvision's download
+)
+_FILES = {split: (f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte") for split in ("train", "t10k")}
+_UNSIGNED_BYTE = 0x08
+
+
+def holds_idx_files(directory: Path) -> bool:
+    """Whether the directory holds the training images of an IDX data set."""
+    return _find(directory, _FILES["train"][0]) is not None
+
+
+def load_idx_split(directory: Path, split: str) -> Split:
+    """Read the images and labels of `train` or `t10k`; raises DataError with the file's name."""
+    paths = [_find(directory, name) for name in _FILES[split]]
+    if None in paths:
+        missing = _FILES[split][paths.index(None)]
+        raise DataError(f"{directory}: {missing} (or {missing}.gz) is missing; all four IDX files are needed")
+    images, labels = (_read(path, rank) for path, rank in zip(paths, (3, 1), strict=True))
+    if len(images) != len(labels):
+        raise DataError(f"{paths[0]} holds {len(images)} images, {paths[1]} {len(labels)} labels; they must be equal")
+    return Split(labels.astype(np.int64), ArrayImages(images[:, None]), split)
+
+
+def find_fashion_mnist(path: str | None, download: bool) -> Path:
+    """Return the directory that holds Fashion-MNIST, downloading it only when allowed."""
+    candidates = [Path(path).expanduser()] if path else list(FASHION_MNIST_DIRECTORIES)
+    for directory in candidates:
+        if holds_idx_files(directory):
+            return directory
+    if download and not path:
+        return _download_fashion_mnist()
+    raise DataError(
+        f"no Fashion-MNIST in {', '.join(str(d) for d in candidates)}; install Debian's dataset-fashion-mnist, "
+        "set data.path to a directory with the four IDX files, or set data.download=true"
+    )
+
+
+def _download_fashion_mnist() -> Path:
+    from torchvision.datasets import FashionMNIST
+
+    directory = FASHION_MNIST_DIRECTORIES[-1]
+    try:
+        FashionMNIST(str(directory.parent.parent), download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"Fashion-MNIST cannot be downloaded ({error}); set data.path instead") from None
+    return directory
+
+
+def _find(directory: Path, name: str) -> Path | None:
+    return next((p for p in (directory / name, directory / f"{name}.gz") if p.is_file()), None)
+
+
+def _read(path: Path, rank: int) -> np.ndarray:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            content = file.read()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from None
+    header = 4 + 4 * rank
+    if len(content) < header or content[2] != _UNSIGNED_BYTE or content[3] != rank:
+        raise DataError(f"{path}: not an IDX file of unsigned bytes with {rank} dimensions")
+    shape = tuple(np.frombuffer(content, ">u4", rank, 4).tolist())
+    if len(content) - header != int(np.prod(shape)):
+        raise DataError(f"{path}: holds {len(content) - header} bytes, its header says {shape}; fetch it again")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

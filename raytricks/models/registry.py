@@ -1,0 +1,112 @@
+"""Models by name: our ResNets, and `torchvision:NAME` for every classifier of torchvision."""
+
+from torch import nn
+import torchvision
+
+from raytricks.config.schema import OWN_MODELS, ModelConfig
+from raytricks.config.suggest import did_you_mean
+from raytricks.errors import ConfigError
+from raytricks.models.cost import count_macs
+from raytricks.models.resnet import Stem, resnet
+
+TORCHVISION = "torchvision:"
+SMALL_IMAGE = 64
+
+
+def list_models() -> list[str]:
+    """Return every name that `build_model` knows, ours first."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [*OWN_MODELS, *(TORCHVISION + name for name in names)]
+
+
+def default_stem(image_size: int) -> Stem:
+    """Return the stem for square images of this side: the ImageNet stem destroys 64 pixels and less."""
+    return "small" if image_size <= SMALL_IMAGE else "imagenet"
+
+
+def build_model(config: ModelConfig, *, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Build a freshly initialised model of (N, C, H, W) images to (N, K) logits.
+
+    Args:
+        config: `name` is set; a `stem` or `width` of None is chosen here.
+        num_classes: K >= 1.
+        in_channels: C, 1 or 3.
+        image_size: H = W in pixels.
+
+    Raises:
+        ConfigError: unknown name, a setting that the model does not have, or images too small for it.
+    """
+    name = config.name or ""
+    if name not in list_models():
+        raise ConfigError(f"model.name: unknown model {name!r}{_hint(name)} 'raytricks models' lists all")
+    if name.startswith(TORCHVISION):
+        _refuse_resnet_settings(config)
+        return _torchvision_model(name, num_classes, in_channels, image_size)
+    return resnet(
+        name,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        variant=config.variant,
+        stem=config.stem or default_stem(image_size),
+        width=config.width,
+        norm=config.norm,
+    )
+
+
+def _hint(name: str) -> str:
+    """Return what to put after an unknown name: the likely ones, the forgotten prefix included."""
+    known = list_models()
+    bare_names = {listed.removeprefix(TORCHVISION).lower(): listed for listed in known}
+    meant = bare_names.get(name.lower())
+    return f"; did you mean {meant}?" if meant else did_you_mean(name, known) or ";"
+
+
+def _refuse_resnet_settings(config: ModelConfig) -> None:
+    """Raise for the settings that `build_model` could only ignore; `variant` has no "not set"."""
+    settings = {"stem": config.stem, "width": config.width}
+    if config.norm != "batch":
+        settings["norm"] = config.norm
+    problems = [
+        f"model.{key} is for our ResNets, got {value!r} with {config.name}; leave it out"
+        for key, value in settings.items()
+        if value is not None
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _torchvision_model(name: str, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Build a torchvision model and try it, without arithmetic, on images of the given size."""
+    kind = name.removeprefix(TORCHVISION)
+    options: dict[str, object] = {"num_classes": num_classes}
+    if kind in ("googlenet", "inception_v3"):
+        # Auxiliary heads change the type of the output. The initialisation of these two takes seconds
+        # and warns when it is not chosen; without it the layers keep torch's default.
+        options |= {"aux_logits": False, "init_weights": False}
+    if kind.startswith("vit_"):
+        options["image_size"] = image_size
+    if kind.startswith("maxvit_"):
+        options["input_size"] = (image_size, image_size)
+    try:
+        model = torchvision.models.get_model(kind, weights=None, **options)
+        if in_channels == 1:
+            _accept_gray_images(model)
+        count_macs(model, (in_channels, image_size, image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"model.name: {name} cannot take images of {image_size} pixels ({reason}); "
+            "raise data.image_size or take one of our ResNets"
+        ) from error
+    return model
+
+
+def _accept_gray_images(model: nn.Module) -> None:
+    """Give the first convolution one input channel, in place, with its geometry unchanged.
+
+    Its new weights are the sum of the RGB ones, so a gray image gives what the original model
+    gives for the same image copied to three channels.
+    """
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    first.in_channels = 1
+    first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))

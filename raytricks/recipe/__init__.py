@@ -1,0 +1,7 @@
+"""From config, data and hardware to numbers.
+
+resolve     fills in every setting left open, from the data
+recipe      what is trained: batch, steps, lr; the hardware has no say
+execution   how this machine carries it out: shares, micro-batches, precision
+preset      the default recipe for a folder without a config file
+"""

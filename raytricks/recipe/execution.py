@@ -1,0 +1,57 @@
+"""How some workers and devices carry a recipe out, without changing it."""
+
+from dataclasses import dataclass
+
+from raytricks.config.schema import ExperimentConfig
+from raytricks.data.order import even_share, micro_batches
+from raytricks.errors import ConfigError
+from raytricks.tricks.mixed_precision import resolve_precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """The share of a worker.
+
+    Attributes:
+        images_per_worker: the largest share of a global batch; shares differ by at most one.
+        micro_batch_size: the most images in one forward pass.
+        accumulation_steps: forward passes per optimizer step.
+        precision: fp32, fp16 or bf16.
+    """
+
+    num_workers: int
+    device_type: str
+    images_per_worker: int
+    micro_batch_size: int
+    accumulation_steps: int
+    precision: str
+
+
+def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: str) -> Execution:
+    """Derive each worker's share of the global batch; run inside the worker, which knows the truth.
+
+    Raises:
+        ConfigError: more workers than images in a batch, or batch norm on single images.
+    """
+    batch = config.recipe.global_batch_size
+    if num_workers > batch:
+        raise ConfigError(
+            f"workers: {num_workers} workers cannot share a global batch of {batch}; use at most {batch} workers"
+        )
+    shares = [even_share(batch, rank, num_workers) for rank in range(num_workers)]
+    pieces = [micro_batches(start, stop, config.hardware.images_per_device) for start, stop in shares]
+    sizes = [b - a for share in pieces for a, b in share]
+    if config.model.norm == "batch" and min(sizes) < 2:
+        raise ConfigError(
+            f"batch norm needs 2 images in each forward pass, a worker would get {min(sizes)} (global batch {batch}, "
+            f"{num_workers} workers, images_per_device {config.hardware.images_per_device}); enlarge "
+            "recipe.global_batch_size or set model.norm=group"
+        )
+    return Execution(
+        num_workers=num_workers,
+        device_type=device_type,
+        images_per_worker=max(stop - start for start, stop in shares),
+        micro_batch_size=max(sizes),
+        accumulation_steps=max(len(share) for share in pieces),
+        precision=resolve_precision(config.hardware.precision, device_type),
+    )

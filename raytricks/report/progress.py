@@ -1,0 +1,142 @@
+"""Progress of a run: a live line in a terminal, one plain line an epoch elsewhere.
+
+Fed with the records of metrics.jsonl, whether they come from this process or from workers.
+"""
+
+import json
+from pathlib import Path
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+Record = dict[str, Any]
+
+
+class Reporter:
+    """Prints lines to a stream and to a run's log file.
+
+    Args:
+        mode: "text", "json" (records as JSON lines, nothing else) or "quiet".
+    """
+
+    def __init__(self, mode: str = "text", stream: TextIO | None = None) -> None:
+        self.mode = mode
+        self._stream = stream or sys.stdout
+        self._log: TextIO | None = None
+        self._held: list[str] = []
+        self._live: Progress | None = None
+        self._task: Any = None
+        self._totals = (0, 0)
+        self._started_s = time.monotonic()
+        self._first_step: int | None = None
+
+    def line(self, text: str) -> None:
+        """Print a line now; it also goes to the log file, once that is open."""
+        self._to_log(text)
+        if self.mode == "text":
+            if self._live is not None:
+                self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(text, file=self._stream, flush=True)
+
+    def open_log(self, path: Path) -> None:
+        """Also write to this file from here on, and what was printed before."""
+        self._log = path.open("a", buffering=1)
+        for text in self._held:
+            self._log.write(text + "\n")
+        self._held = []
+
+    def start(self, num_epochs: int, steps_per_epoch: int) -> None:
+        """Begin to show progress."""
+        self._totals = (num_epochs, steps_per_epoch)
+        self._started_s = time.monotonic()
+        if self.mode == "text" and self._stream.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[text]}"))
+            console = Console(file=self._stream)
+            self._live = Progress(*columns, console=console, transient=True, refresh_per_second=4)
+            self._task = self._live.add_task("starting", total=steps_per_epoch, text="")
+            self._live.start()
+
+    def stop(self) -> None:
+        """Remove the live line."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def close(self) -> None:
+        """Remove the live line and close the log file."""
+        self.stop()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def record(self, record: Record) -> None:
+        """Show one record."""
+        if self.mode == "json":
+            print(json.dumps(record), file=self._stream, flush=True)
+        handler = {"step": self._step, "epoch": self._epoch, "test": self._test, "note": self._note}[record["kind"]]
+        handler(record)
+
+    def _step(self, record: Record) -> None:
+        if self._first_step is None:
+            self._first_step = record["step"]
+            self._started_s = time.monotonic()
+        if self._live is None:
+            return
+        done = record["step"] - (record["epoch"] - 1) * self._totals[1]
+        text = f"{done}/{self._totals[1]} loss {record['objective']:.4f} {record['images_per_second']:,.0f} img/s"
+        self._live.update(
+            self._task,
+            description=f"epoch {record['epoch']}/{self._totals[0]}",
+            completed=done,
+            text=f"{text} ETA {self._remaining(record['step'])}",
+        )
+
+    def _epoch(self, record: Record) -> None:
+        self.line(epoch_line(record, self._totals[0], self._remaining(record["step"])))
+
+    def _test(self, record: Record) -> None:
+        self.line(f"test  top-1 {record['test_top1']:.2%} of {record['test_num_images']:,} images, scored once")
+
+    def _note(self, record: Record) -> None:
+        self.line(f"note  {record['text']}")
+
+    def _remaining(self, step: int) -> str:
+        done = step - (self._first_step if self._first_step is not None else step)
+        if done <= 0:
+            return "?"
+        total = self._totals[0] * self._totals[1]
+        return duration((time.monotonic() - self._started_s) / done * (total - step))
+
+    def _to_log(self, text: str) -> None:
+        if self._log is None:
+            self._held.append(text)
+        else:
+            self._log.write(text + "\n")
+
+
+def epoch_line(record: Record, num_epochs: int, remaining: str) -> str:
+    """Return the one line of an epoch."""
+    width = len(str(num_epochs))
+    top5 = f" top-5 {record['val_top5']:.2%}" if "val_top5" in record else ""
+    skipped = f"  skipped {record['skipped_steps']}" if record["skipped_steps"] else ""
+    return (
+        f"epoch {record['epoch']:>{width}}/{num_epochs}  loss {record['train_objective']:.4f}  "
+        f"train {record['train_top1']:.2%}  val top-1 {record['val_top1']:.2%}{top5} loss "
+        f"{record['val_cross_entropy']:.4f}  lr {record['lr']:.4f}  {record['images_per_second']:,.0f} img/s  "
+        f"{duration(record['train_s'] + record['val_s'])}{skipped}  left {remaining}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Format a time for people: 45 s, 3 min 20 s, 2 h 05 min."""
+    seconds = round(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 90:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

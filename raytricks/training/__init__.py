@@ -1,0 +1,10 @@
+"""Plain PyTorch training, with or without torch.distributed, never with Ray.
+
+loop         the epochs: order, step, evaluation, checkpoint, as a generator
+step         forward, backward and update of one optimizer step
+step_log     metrics kept on the device and fetched now and then
+evaluation   exact counts over all workers
+checkpoint   atomic, verified, resumable
+model_file   the finished model
+run_directory, records   what a run leaves on disk
+"""

@@ -1,0 +1,332 @@
+"""The training loop, as a generator that yields once an epoch.
+
+    restore the newest valid checkpoint, if any
+    for each epoch:
+        for each step of the epoch's order (from the restored one on):
+            micro-batches -> gradient -> check it -> update
+            now and then: fetch the step log, write it, save a checkpoint, obey a stop request
+        average batch-norm statistics -> evaluate -> write the epoch -> save -> yield
+
+Every worker runs it in lockstep; the first one writes the files. What decides a collective
+(a stop, a save, a fetch) depends on the step or is agreed over the workers.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+import time
+
+import torch
+
+from raytricks.config.schema import ExperimentConfig
+from raytricks.data.batches import TrainBatches
+from raytricks.data.prepared import LabelledImages, PreparedData
+from raytricks.errors import InterruptedRun, NonFiniteError
+from raytricks.recipe.execution import plan_execution
+from raytricks.recipe.recipe import make_recipe
+from raytricks.training import checkpoint as checkpoints
+from raytricks.training.evaluation import evaluate
+from raytricks.training.model_file import save_model
+from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after
+from raytricks.training.state import TrainingState, build_state, load_worker_buffers, worker_buffers
+from raytricks.training.step import Stepper
+from raytricks.training.step_log import TOTALS, StepLog
+from raytricks.training.worker import Worker
+from raytricks.tricks.batch_norm_averaging import average_batch_norm_buffers
+
+MAX_SKIPPED_IN_A_ROW = 20  # a healthy fp16 run skips a step or two when the scale doubles
+CHECKPOINTS, MODEL_FILE = "checkpoints", "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What to train and where to write it; plain values that travel to workers.
+
+    Attributes:
+        config: resolved.
+        run_dir: the run's directory, on storage that all workers see.
+    """
+
+    config: ExperimentConfig
+    data: PreparedData
+    run_dir: Path
+
+
+def run_epochs(
+    job: TrainingJob,
+    worker: Worker,
+    *,
+    stop_requested: Callable[[], int] = lambda: 0,
+    listener: Callable[[Record], None] | None = None,
+) -> Iterator[Record]:
+    """Train, yielding the metrics of each epoch; resumes from the run's newest valid checkpoint.
+
+    Args:
+        stop_requested: polled on the first worker; a signal number asks to save and stop.
+        listener: given each record that is written, on the first worker.
+
+    Raises:
+        NonFiniteError: loss or gradient is NaN or infinite.
+        InterruptedRun: a stop was requested; the state was saved.
+        CheckpointError: checkpoints exist but none is valid, or one cannot be written.
+    """
+    run = _Run(job, worker, stop_requested, listener)
+    try:
+        yield from run.epochs()
+    finally:
+        run.close()
+
+
+class _Run:
+    """The pieces of one training run, wired together."""
+
+    def __init__(self, job: TrainingJob, worker: Worker, stop_requested, listener) -> None:
+        config = job.config
+        self.job, self.config, self.worker = job, config, worker
+        self.recipe = make_recipe(config, len(job.data.train))
+        self.execution = plan_execution(config, num_workers=worker.world_size, device_type=worker.device.type)
+        self.state = build_state(
+            config, num_classes=job.data.num_classes, worker=worker, precision=self.execution.precision
+        )
+        self.stepper = Stepper(config, self.recipe, self.state, worker, self.execution.precision)
+        self.log = StepLog(worker)
+        self.batches = TrainBatches(
+            data=job.data.train,
+            transform=job.data.transform,
+            global_batch_size=self.recipe.global_batch_size,
+            rank=worker.rank,
+            world_size=worker.world_size,
+            images_per_device=config.hardware.images_per_device,
+            seed=config.seed,
+            device=worker.device,
+            with_neighbours=config.tricks.mixup.alpha > 0,
+        )
+        # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
+        self.check_every = 1 if worker.device.type == "cpu" else config.logging.every_steps
+        self.skipped_in_a_row = 0
+        self._stop_requested, self._listener = stop_requested, listener
+        self.resumed_from = self._restore()
+        self.writer = self._open_writer() if worker.is_first else None
+
+    def epochs(self) -> Iterator[Record]:
+        for epoch in range(self.state.step // self.recipe.steps_per_epoch, self.recipe.epochs):
+            self._train_epoch(epoch)
+            yield self._finish_epoch(epoch)
+        if self.job.data.test is not None:
+            self._score_test(self.job.data.test)
+        if self.worker.is_first:
+            self._save_model()
+
+    # -- one epoch ------------------------------------------------------------------------
+
+    def _train_epoch(self, epoch: int) -> None:
+        first_step = self.state.step - epoch * self.recipe.steps_per_epoch
+        self.state.trained.train()
+        self._mark_s = time.perf_counter()
+        is_first_of_step = True
+        for batch in self.batches.epoch(epoch, first_step):
+            if is_first_of_step:
+                self.stepper.begin()
+            self.stepper.accumulate(batch)
+            is_first_of_step = batch.is_last_of_step
+            if batch.is_last_of_step:
+                norm = self.stepper.gradient_norm()
+                if self.worker.device.type == "cpu":
+                    self._require_finite(float(norm), self.state.step + 1)
+                self.log.add(self.stepper.update(norm))
+                self._between_steps(epoch)
+        self._flush(epoch)
+
+    def _between_steps(self, epoch: int) -> None:
+        step = self.state.step
+        if len(self.log) >= self.config.logging.every_steps:
+            self._flush(epoch)
+        every = self.config.checkpoint.every_steps
+        if every and step % every == 0 and step % self.recipe.steps_per_epoch:
+            self._save(epoch)
+        if step % self.check_every == 0:
+            self._obey_stop(epoch)
+
+    def _finish_epoch(self, epoch: int) -> Record:
+        totals = self.state.epoch_totals
+        average_batch_norm_buffers(self.state.model)
+        started_s = time.perf_counter()
+        metrics = self._evaluate(self.job.data.evaluation)
+        images, seconds = totals["images"], totals["seconds"]
+        record = {
+            "train_objective": totals["objective"] / images,
+            "train_cross_entropy": totals["cross_entropy"] / images,
+            "train_top1": totals["correct"] / images,
+            **{f"val_{name}": value for name, value in metrics.items()},
+            "lr": self.recipe.lr(self.state.step),
+            "loss_scale": self.state.scaler.get_scale(),
+            "skipped_steps": int(totals["skipped"]),
+            "images_per_second": images / seconds,
+            "train_s": seconds,
+            "val_s": time.perf_counter() - started_s,
+        }
+        self._write("epoch", epoch, **record)
+        self.state.epoch_totals = dict.fromkeys(TOTALS, 0.0)
+        self._save(epoch)
+        self.last_metrics = {name: value for name, value in record.items() if name.startswith("val_")}
+        return {"kind": "epoch", "step": self.state.step, "epoch": epoch + 1, **record}
+
+    # -- pieces ---------------------------------------------------------------------------
+
+    def _flush(self, epoch: int) -> None:
+        """Fetch the step log, check it, add it to the epoch's totals and write one line."""
+        first = self.state.step - len(self.log) + 1
+        rows = self.log.fetch()
+        if not rows:
+            return
+        elapsed_s = time.perf_counter() - self._mark_s  # after fetch: the device has caught up
+        self._mark_s = time.perf_counter()
+        for offset, row in enumerate(rows):
+            self._check_row(row, first + offset)
+        images = len(rows) * self.recipe.global_batch_size
+        sums = {name: sum(row[name] for row in rows) for name in ("objective", "cross_entropy", "correct", "skipped")}
+        for name, value in (sums | {"images": images, "seconds": elapsed_s}).items():
+            self.state.epoch_totals[name] += value
+        self._write(
+            "step",
+            epoch,
+            objective=sums["objective"] / images,
+            cross_entropy=sums["cross_entropy"] / images,
+            top1=sums["correct"] / images,
+            grad_norm=rows[-1]["grad_norm"],
+            lr=self.recipe.lr(self.state.step),
+            loss_scale=self.state.scaler.get_scale(),
+            skipped_steps=int(sums["skipped"]),
+            images_per_second=images / elapsed_s,
+        )
+
+    def _check_row(self, row: dict[str, float], step: int) -> None:
+        if not row["skipped"]:
+            self.skipped_in_a_row = 0
+            return
+        self._require_finite(row["grad_norm"], step)
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise NonFiniteError(
+                f"step {step}: {self.skipped_in_a_row} steps in a row overflowed in fp16; the last checkpoint is kept; "
+                "set hardware.precision=bf16 or fp32, or lower recipe.base_lr"
+            )
+
+    def _require_finite(self, norm: float, step: int) -> None:
+        """Stop on a gradient that is NaN or infinite; it was summed over workers, so all agree."""
+        is_finite = norm - norm == 0
+        if is_finite or self.state.scaler.is_enabled():  # the scaler skips such a step by itself
+            return
+        raise NonFiniteError(
+            f"step {step} (epoch {(step - 1) // self.recipe.steps_per_epoch + 1}): the gradient is {norm} at lr "
+            f"{self.recipe.lr(step):g}; the last checkpoint is kept; lower recipe.base_lr, lengthen tricks.warmup or "
+            "set recipe.clip_norm"
+        )
+
+    def _obey_stop(self, epoch: int) -> None:
+        """Save and stop when the first worker was asked to; agreed over all workers."""
+        asked = self._stop_requested() if self.worker.is_first else 0
+        if self.worker.world_size > 1:
+            asked = int(self.worker.sum_over_workers(torch.tensor(asked, device=self.worker.device)))
+        if not asked:
+            return
+        self._flush(epoch)
+        if self.state.step % self.recipe.steps_per_epoch:  # a finished epoch is saved right after this
+            self._save(epoch)
+            raise InterruptedRun(f"stopped after step {self.state.step}; saved", asked)
+        self._finish_epoch(epoch)
+        raise InterruptedRun(f"stopped after epoch {epoch + 1}; saved", asked)
+
+    def _evaluate(self, data: LabelledImages) -> dict[str, float]:
+        return evaluate(
+            self.state.model,
+            data,
+            self.job.data.transform,
+            num_classes=self.job.data.num_classes,
+            worker=self.worker,
+            batch_size=2 * self.execution.micro_batch_size,
+            precision=self.execution.precision,
+            channels_last=self.config.hardware.channels_last,
+        )
+
+    def _score_test(self, test: LabelledImages) -> None:
+        metrics = {f"test_{name}": value for name, value in self._evaluate(test).items()}
+        self._write("test", self.recipe.epochs - 1, **metrics)
+        self.last_metrics = getattr(self, "last_metrics", {}) | metrics
+
+    def _write(self, kind: str, epoch: int, **values) -> None:
+        if self.writer is not None:
+            self.writer.write(kind, step=self.state.step, epoch=epoch + 1, **values)
+
+    def _open_writer(self) -> RecordWriter:
+        writer = RecordWriter(
+            self.job.run_dir,
+            tensorboard=self.config.logging.tensorboard,
+            purge_step=self.state.step,
+            listener=self._listener,
+        )
+        if self.resumed_from is not None:
+            for line in self.resumed_from.rejected:
+                writer.write("note", step=self.state.step, epoch=0, text=f"damaged checkpoint left out: {line}")
+            writer.write("note", step=self.state.step, epoch=0, text=f"resumed from {self.resumed_from.path.name}")
+        return writer
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    # -- persistence ----------------------------------------------------------------------
+
+    def _save(self, epoch: int) -> None:
+        self._flush(epoch)
+        state, worker = self.state, self.worker
+        buffers = worker.gather_to_first(worker_buffers(state.model))
+        if worker.is_first:
+            content = {
+                "model": state.model.state_dict(),
+                "optimizer": state.optimizer.state_dict(),
+                "scaler": state.scaler.state_dict(),
+                "step": state.step,
+                "seed": self.config.seed,
+                "epoch_totals": state.epoch_totals,
+                "worker_buffers": buffers,
+                "skipped_in_a_row": self.skipped_in_a_row,
+            }
+            folder = self.job.run_dir / CHECKPOINTS
+            checkpoints.save_checkpoint(folder, state.step, content, keep=self.config.checkpoint.keep)
+        worker.wait_for_all()
+        self._mark_s = time.perf_counter()  # saving is not training time
+
+    def _restore(self) -> checkpoints.FoundCheckpoint | None:
+        found = checkpoints.newest_checkpoint(self.job.run_dir / CHECKPOINTS)
+        step = 0
+        if found is not None:
+            self._load(found.content)
+            step = found.step
+        if self.worker.is_first:
+            checkpoints.clean_temporary(self.job.run_dir / CHECKPOINTS)
+            drop_records_after(self.job.run_dir / METRICS_FILE, step)
+        self.worker.wait_for_all()
+        return found
+
+    def _load(self, content: dict) -> None:
+        state, worker = self.state, self.worker
+        state.model.load_state_dict(content["model"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        state.scaler.load_state_dict(content["scaler"])
+        state.step = content["step"]
+        state.epoch_totals = dict(content["epoch_totals"])
+        self.skipped_in_a_row = content["skipped_in_a_row"]
+        buffers = content["worker_buffers"]
+        is_same_world = len(buffers) == worker.world_size
+        mine = buffers[worker.rank] if is_same_world else buffers.mean(dim=0)
+        load_worker_buffers(state.model, mine)
+
+    def _save_model(self) -> None:
+        save_model(
+            self.job.run_dir / MODEL_FILE,
+            self.state.model.state_dict(),
+            self.config.model,
+            self.job.data,
+            getattr(self, "last_metrics", {}),
+        )

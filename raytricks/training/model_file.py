@@ -1,0 +1,92 @@
+"""The finished model: weights, architecture, class names and preprocessing in one safetensors file."""
+
+from dataclasses import asdict, dataclass
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+import torch
+
+from raytricks.config.schema import ModelConfig
+from raytricks.data.augmentation import Transform
+from raytricks.data.prepared import PreparedData
+from raytricks.errors import CheckpointError
+from raytricks.models.registry import build_model
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model read from its file, in evaluation mode on the CPU.
+
+    Attributes:
+        model: (N, C, S, S) normalised images to (N, K) logits.
+        transform: normalisation and evaluation crop.
+    """
+
+    model: torch.nn.Module
+    class_names: tuple[str, ...]
+    channels: int
+    transform: Transform
+    metrics: dict[str, float]
+
+
+def save_model(
+    path: Path, state_dict: dict[str, torch.Tensor], config: ModelConfig, data: PreparedData, metrics: dict[str, float]
+) -> None:
+    """Write the model file atomically; needs no pickle to read."""
+    metadata = {
+        "format": f"raytricks-model-{FORMAT_VERSION}",
+        "model": config.model_dump_json(),
+        "class_names": json.dumps(data.class_names),
+        "channels": json.dumps(data.channels),
+        "transform": json.dumps(asdict(data.transform)),
+        "metrics": json.dumps(metrics),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
+    temporary = path.with_name(f".tmp-{path.name}")
+    save_file(tensors, temporary, metadata)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_model(path: str | Path) -> TrainedModel:
+    """Read a `model.safetensors` of ours.
+
+    Raises:
+        CheckpointError: missing, damaged, a pickle, or not written by raytricks.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such model file; a finished run has a model.safetensors") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file that can be read ({error})") from None
+    if metadata.get("format") != f"raytricks-model-{FORMAT_VERSION}":
+        raise CheckpointError(f"{path}: not a model of this version of raytricks (format {metadata.get('format')!r})")
+    return _restore(metadata, tensors)
+
+
+def _restore(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> TrainedModel:
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(metadata["transform"]).items()
+    }
+    transform = Transform(**fields)
+    class_names, channels = tuple(json.loads(metadata["class_names"])), json.loads(metadata["channels"])
+    config = ModelConfig.model_validate_json(metadata["model"])
+    model = build_model(
+        config, num_classes=len(class_names), in_channels=channels, image_size=transform.image_size
+    )
+    model.load_state_dict(tensors)
+    return TrainedModel(model.eval(), class_names, channels, transform, json.loads(metadata["metrics"]))

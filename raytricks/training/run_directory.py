@@ -1,0 +1,174 @@
+"""The directory of a run: made once, never reused by accident.
+
+    config.yaml   the resolved config; `raytricks train RUN/config.yaml` repeats the run
+    run.json      versions, seed, command, git commit, host, devices, data and recipe
+    metrics.jsonl, tb/, checkpoints/, model.safetensors, log.txt
+"""
+
+from datetime import UTC, datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from raytricks.config import ExperimentConfig, dump_yaml, flatten, load_config
+from raytricks.data.catalog import Catalog
+from raytricks.errors import CheckpointError, ConfigError, DataError
+from raytricks.training.checkpoint import write_atomically
+from raytricks.training.loop import CHECKPOINTS, MODEL_FILE
+from raytricks.training.records import METRICS_FILE, read_records
+from raytricks.version import __version__
+
+CONFIG_FILE, RUN_FILE, LOG_FILE = "config.yaml", "run.json", "log.txt"
+_PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pydantic", "pillow", "safetensors")
+RESUMABLE_SECTIONS = ("workers", "hardware.", "checkpoint.", "logging.")
+"""What a resumed run may change: how the recipe is carried out, not the recipe."""
+
+
+def create_run_directory(config: ExperimentConfig, data_name: str) -> Path:
+    """Make the directory of a new run.
+
+    Raises:
+        ConfigError: it exists, or it cannot be made.
+    """
+    name = config.name or f"{data_name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    run_dir = Path(config.output_dir).expanduser() / name
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir()
+    except FileExistsError:
+        raise ConfigError(
+            f"{run_dir} exists ({progress_of(run_dir)}); choose another name, or go on with "
+            f"`raytricks train --resume {run_dir}`"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{run_dir} cannot be made ({error.strerror}); set output_dir to a writable place") from None
+    return run_dir
+
+
+def write_config(run_dir: Path, config: ExperimentConfig) -> None:
+    """Save the resolved config, with absolute paths, so that it can be run from anywhere."""
+    data = config.data
+    if data.path is not None:
+        data = data.model_copy(update={"path": str(Path(data.path).expanduser().resolve())})
+    write_atomically(run_dir / CONFIG_FILE, dump_yaml(config.model_copy(update={"data": data})).encode())
+
+
+def write_run_file(run_dir: Path, facts: dict[str, Any]) -> None:
+    """Save what the run was made of; a resumed run adds a launch to the list."""
+    path = run_dir / RUN_FILE
+    previous = json.loads(path.read_text()) if path.is_file() else {"launches": []}
+    launch = {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "argv": sys.argv,
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "num_cpus": os.cpu_count(),
+        "versions": {"raytricks": __version__} | {p: _version(p) for p in _PACKAGES},
+        "git": _git_state(),
+        **facts.pop("launch", {}),
+    }
+    content = previous | facts | {"launches": [*previous["launches"], launch]}
+    write_atomically(path, json.dumps(content, indent=1).encode())
+
+
+def data_fingerprint(catalog: Catalog) -> dict[str, Any]:
+    """Describe a data set so that a resume can tell whether it is still the same."""
+    return {
+        "class_names": list(catalog.class_names),
+        "num_train": len(catalog.train),
+        "num_evaluation": len(catalog.evaluation),
+        "labels_sha256": hashlib.sha256(catalog.train.labels.tobytes()).hexdigest(),
+    }
+
+
+def open_run_to_resume(run_dir: Path, overrides: dict[str, Any]) -> ExperimentConfig:
+    """Read the config of an unfinished run.
+
+    Args:
+        overrides: dotted keys; only those that leave the recipe as it is are allowed.
+
+    Raises:
+        ConfigError: no run, a finished run, or an override that would change the recipe.
+    """
+    if not (run_dir / CONFIG_FILE).is_file():
+        raise ConfigError(f"{run_dir} is not a run directory (no {CONFIG_FILE}); name one that holds a run")
+    if (run_dir / MODEL_FILE).is_file():
+        raise ConfigError(f"{run_dir} is finished ({progress_of(run_dir)}); start a new run to train further")
+    current = load_config(run_dir / CONFIG_FILE).config
+    changed = load_config(run_dir / CONFIG_FILE, overrides).config
+    before, after = flatten(current), flatten(changed)
+    refused = [key for key in before if before[key] != after[key] and not key.startswith(RESUMABLE_SECTIONS)]
+    if refused:
+        raise ConfigError(
+            [
+                f"{key}: cannot change from {before[key]!r} to {after[key]!r} when a run is resumed; only workers, "
+                "hardware, checkpoint and logging can; start a new run"
+                for key in refused
+            ]
+        )
+    # The run may have been moved: it goes on where it is now.
+    place = {"name": run_dir.resolve().name, "output_dir": str(run_dir.resolve().parent)}
+    return changed.model_copy(update=place)
+
+
+def require_same_data(run_dir: Path, catalog: Catalog) -> None:
+    """Refuse to resume on other data; names what differs."""
+    path = run_dir / RUN_FILE
+    try:
+        saved = json.loads(path.read_text())["data"]
+    except (OSError, ValueError, KeyError):
+        raise CheckpointError(f"{path} is missing or damaged; it is needed to check the data; start a new run") from None
+    now = data_fingerprint(catalog)
+    differing = [f"{key} was {_short(saved.get(key))}, is {_short(now[key])}" for key in now if saved.get(key) != now[key]]
+    if differing:
+        raise DataError(f"the data of {run_dir} has changed: {'; '.join(differing)}; restore it or start a new run")
+
+
+def progress_of(run_dir: Path) -> str:
+    """Say how far a run is, such as "12 of 120 epochs"."""
+    epochs = [r["epoch"] for r in read_records(run_dir / METRICS_FILE) if r["kind"] == "epoch"]
+    try:
+        total = load_config(run_dir / CONFIG_FILE).config.recipe.epochs
+    except ConfigError:
+        return "not a run"
+    return f"{max(epochs, default=0)} of {total} epochs"
+
+
+def remove_if_empty_run(run_dir: Path) -> None:
+    """Take away the directory of a run that failed before it trained anything."""
+    has_work = (run_dir / CHECKPOINTS).is_dir() or read_records(run_dir / METRICS_FILE)
+    if not has_work:
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Return commit and cleanliness of the current directory's repository, if it is one."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}

@@ -1,0 +1,86 @@
+"""What training changes: model, optimizer, loss scaler and the step counter."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from raytricks.config.schema import ExperimentConfig
+from raytricks.models.registry import build_model
+from raytricks.tricks.mixed_precision import make_scaler
+from raytricks.tricks.no_bias_decay import decay_groups
+from raytricks.tricks.zero_gamma import zero_last_gammas
+from raytricks.training.step_log import TOTALS
+from raytricks.training.worker import Worker
+
+
+@dataclass
+class TrainingState:
+    """Everything that a checkpoint must hold, and the module that gradients flow through.
+
+    Attributes:
+        model: the plain module, whose names the state dict has.
+        trained: `model`, wrapped for data parallelism when there are several workers.
+        step: optimizer steps made.
+        epoch_totals: sums of the unfinished epoch, see step_log.
+    """
+
+    model: nn.Module
+    trained: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    epoch_totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
+
+
+def build_state(config: ExperimentConfig, *, num_classes: int, worker: Worker, precision: str) -> TrainingState:
+    """Build the model and its optimizer, alike on all workers.
+
+    Args:
+        config: resolved.
+    """
+    torch.manual_seed(config.seed)  # not the rank: all workers start from the same weights
+    assert config.data.channels is not None and config.data.image_size is not None
+    model = build_model(
+        config.model, num_classes=num_classes, in_channels=config.data.channels, image_size=config.data.image_size
+    )
+    if config.tricks.zero_gamma:
+        zero_last_gammas(model)
+    layout = torch.channels_last if config.hardware.channels_last else torch.contiguous_format
+    model = model.to(worker.device, memory_format=layout)
+    trained = model
+    if worker.world_size > 1:
+        devices = [worker.device] if worker.device.type == "cuda" else None
+        trained = DistributedDataParallel(
+            model,
+            device_ids=devices,
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,  # statistics are per worker (Goyal 2017) and averaged before evaluation
+        )
+    options = config.optimizer
+    optimizer = torch.optim.SGD(
+        decay_groups(model, options.weight_decay, config.tricks.no_bias_decay),
+        lr=config.recipe.base_lr,
+        momentum=options.momentum,
+        nesterov=options.nesterov,
+        fused=True,
+    )
+    return TrainingState(model, trained, optimizer, make_scaler(precision, worker.device.type))
+
+
+def worker_buffers(model: nn.Module) -> Tensor:
+    """Return this worker's floating-point buffers (batch-norm statistics) as one flat tensor."""
+    buffers = _float_buffers(model)
+    return torch.cat([b.flatten() for b in buffers]) if buffers else torch.empty(0)
+
+
+def load_worker_buffers(model: nn.Module, values: Tensor) -> None:
+    """Put a flat tensor from `worker_buffers` back."""
+    buffers = _float_buffers(model)
+    for buffer, part in zip(buffers, values.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))
+
+
+def _float_buffers(model: nn.Module) -> list[Tensor]:
+    return [b for b in model.buffers() if b.is_floating_point()]

@@ -1,0 +1,44 @@
+"""One training process among its peers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process of a data-parallel run; the only one by default.
+
+    With world_size > 1 a torch.distributed process group must be initialised.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker writes the files."""
+        return self.rank == 0
+
+    def sum_over_workers(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all workers, on every worker."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather_to_first(self, values: Tensor) -> Tensor | None:
+        """Return (world_size, ...) stacked values on the first worker, None elsewhere."""
+        gathered = [torch.empty_like(values) for _ in range(self.world_size)]
+        if self.world_size > 1:
+            dist.all_gather(gathered, values)
+        else:
+            gathered = [values]
+        return torch.stack(gathered) if self.is_first else None
+
+    def wait_for_all(self) -> None:
+        """Return once every worker has come here."""
+        if self.world_size > 1:
+            dist.barrier()

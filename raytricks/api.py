@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import errno
 from pathlib import Path
+import shlex
 import time
-from typing import Any
+from typing import Any, Literal
 
 from raytricks.config import ExperimentConfig, LoadedConfig, load_config
 from raytricks.data.catalog import Catalog
 from raytricks.data.loading import find_data
-from raytricks.errors import ConfigError, InterruptedRun
+from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.recipe.facts import DataFacts, facts_of
 from raytricks.recipe.preset import preset_for
 from raytricks.recipe.recipe import Recipe, make_recipe
 from raytricks.recipe.resolve import resolve_config
-from raytricks.report.header import header_lines
 from raytricks.report.progress import Reporter
 from raytricks.report.summary import summary_lines
 
@@ -67,20 +68,32 @@ def plan_run(target: str | Path | None = None, overrides: Overrides = ()) -> Pla
         DataError: the data cannot be used.
     """
     if target is not None and Path(target).expanduser().is_dir():
+        _refuse_run_directory(Path(target).expanduser())
         return _plan_directory(Path(target), overrides)
     loaded = load_config(target, overrides)
     catalog = find_data(loaded.config.data, loaded.config.seed)
     return _plan(loaded, catalog)
 
 
+def _refuse_run_directory(directory: Path) -> None:
+    """A run's directory was meant to be resumed or repeated, not to be searched for images."""
+    if (directory / "config.yaml").is_file() and (directory / "run.json").is_file():
+        raise ConfigError(
+            f"{directory} is a run, not a directory of images; go on with `--resume {directory}`, or repeat it "
+            f"with `{directory}/config.yaml name=NEW_NAME`"
+        )
+
+
 def _plan_directory(directory: Path, overrides: Overrides) -> Plan:
     """Choose the recipe by the images; the overrides still decide."""
-    place = {"data.path": str(directory)}
-    first = load_config(None, overrides, place, "the directory given")
+    place: dict[str, object] = {"data.path": str(directory)}
+    # without a warmup, so that few epochs are no conflict before the preset has fitted its own to them
+    first = load_config(None, overrides, place | {"tricks.warmup.epochs": 0.0}, "the directory given")
     catalog = find_data(first.config.data, first.config.seed)
     facts = facts_of(catalog)
     source = f"preset for {facts.size_text}, {facts.num_train:,} images"
-    return _plan(load_config(None, overrides, place | preset_for(facts), source), catalog)
+    epochs = first.config.recipe.epochs if first.sources["recipe.epochs"] != "default" else None
+    return _plan(load_config(None, overrides, place | preset_for(facts, epochs), source), catalog)
 
 
 def _plan(loaded: LoadedConfig, catalog: Catalog) -> Plan:
@@ -111,9 +124,9 @@ def train(
     """
     started_s = time.monotonic()
     reporter = reporter or Reporter("quiet")
-    from raytricks.training import run_directory
-
     if resume is not None:
+        from raytricks.training import run_directory
+
         if target is not None:
             raise ConfigError(f"--resume {resume} takes its config from the run; leave {target} out")
         run_dir: Path | None = Path(resume).expanduser()
@@ -160,6 +173,8 @@ class _Launch:
         self.num_macs = count_macs(model, (data.channels, data.image_size, data.image_size))
 
     def show_header(self) -> None:
+        from raytricks.report.header import header_lines
+
         lines = header_lines(
             self.plan.config,
             self.plan.catalog,
@@ -201,11 +216,13 @@ class _Launch:
                 self._train(stop)
         except BaseException as error:
             self.reporter.stop()
-            run_directory.remove_if_empty_run(self.run_dir)
+            if not self.is_resumed:
+                run_directory.remove_if_empty_run(self.run_dir)
+            resume = f"`raytricks train --resume {shlex.quote(str(self.run_dir))}`"
             if isinstance(error, InterruptedRun):
-                raise InterruptedRun(
-                    f"{error}; go on with `raytricks train --resume {self.run_dir}`", error.signal_number
-                ) from None
+                raise InterruptedRun(f"{error}; go on with {resume}", error.signal_number) from None
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise RaytricksError(f"{self.run_dir}: disk full; free some space, then {resume}") from error
             raise
 
     def _train(self, stop) -> None:
@@ -249,9 +266,11 @@ class _Launch:
 def _train_here(job, device_type: str, listener, stop) -> None:
     import torch
 
+    from raytricks.training.allocator import keep_freed_memory
     from raytricks.training.loop import run_epochs
     from raytricks.training.worker import Worker
 
+    keep_freed_memory()
     if job.config.hardware.cpus_per_worker is not None:
         torch.set_num_threads(job.config.hardware.cpus_per_worker)
     device = torch.device(device_type, 0) if device_type == "cuda" else torch.device("cpu")
@@ -259,7 +278,7 @@ def _train_here(job, device_type: str, listener, stop) -> None:
         pass
 
 
-def _device_type(config: ExperimentConfig) -> str:
+def _device_type(config: ExperimentConfig) -> Literal["cpu", "cuda"]:
     """Return "cuda" or "cpu"; on a remote cluster `auto` follows the machine of the driver."""
     import torch
 

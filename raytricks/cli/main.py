@@ -1,11 +1,11 @@
 """`raytricks`: the commands. Nothing heavy is imported before it is needed."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from raytricks.errors import ConfigError, RaytricksError
+from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.version import __version__
 
 app = typer.Typer(
@@ -18,6 +18,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at configs without running them.")
 app.add_typer(config_app, name="config")
+
+# The base of every usage error: click's class, which typer imports or, in newer versions, carries.
+_UsageError: Any = typer.BadParameter.__base__
+_STOPPED = 130
 
 Target = Annotated[
     str | None,
@@ -36,7 +40,8 @@ def train(
     target: Target = None,
     overrides: OverrideList = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN_DIR", help="Go on with an unfinished run from its newest checkpoint.")
+        str | None,
+        typer.Option(metavar="RUN_DIR", help="Go on with an unfinished run from its newest checkpoint."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
@@ -49,6 +54,8 @@ def train(
             "nothing to train on; name a config file, a directory of images, or --resume RUN_DIR "
             "(try: raytricks train configs/digits.yaml)"
         )
+    if quiet and as_json:
+        raise ConfigError("--quiet prints nothing and --json prints the metrics; leave one of them out")
     _require_target(target)
     from raytricks.api import train as train_model
     from raytricks.report.progress import Reporter
@@ -58,7 +65,8 @@ def train(
 
 
 @config_app.command(
-    "show", epilog="Examples:  raytricks config show configs/digits.yaml recipe.epochs=3   |   raytricks config show"
+    "show",
+    epilog="Examples:  raytricks config show configs/digits.yaml recipe.epochs=3   |   raytricks config show",
 )
 def config_show(target: Target = None, overrides: OverrideList = None) -> None:
     """Print the whole config with the source of each value."""
@@ -105,24 +113,58 @@ def _require_target(target: str | None) -> None:
     from pathlib import Path
 
     if target is None or Path(target).expanduser().exists() or Path(target).suffix in (".yaml", ".yml"):
-        return
-    raise ConfigError(f"{target}: no such config file or data directory")
+        return  # the loader knows the config files that a missing one was mistaken for
+    raise ConfigError(f"{target}: no such config file or data directory{_meant(target)}")
+
+
+def _meant(target: str) -> str:
+    """Return what a first argument that is no path was probably meant to be."""
+    from pathlib import Path
+
+    from raytricks.config import dotted_keys
+    from raytricks.config.suggest import as_question, closest
+
+    if target in dotted_keys():
+        return f"; to set it, write {target}=VALUE"
+    if target in ("digits", "fashion_mnist"):
+        return f"; did you mean data.source={target}?"
+    path = Path(target)
+    siblings = [p for p in path.parent.iterdir() if p.name[0] != "."] if path.parent.is_dir() else []
+    places = {p.stem if p.suffix in (".yaml", ".yml") else p.name: str(p) for p in siblings}
+    found = [places[name] for name in closest(path.name, places)]
+    return as_question(found) or "; name a YAML file, a directory of images, or settings as key=value"
+
+
+def _usage_lines(error: typer.BadParameter) -> list[str]:
+    """Say what is wrong with the command line, and what to write instead."""
+    command = error.ctx.command_path if error.ctx is not None else "raytricks"
+    message = error.format_message().rstrip(".?")
+    if type(error).__name__ == "NoArgsIsHelpError":  # the message is the help itself
+        return [error.format_message()]
+    if "No such option" in message:
+        message += "; settings are key=value, such as recipe.epochs=3"
+    return [f"error: {message}; '{command} --help' lists what there is"]
 
 
 def main() -> None:
     """Run the command line; ends the process with the exit code of raytricks.errors."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        print(*_usage_lines(error), sep="\n", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except InterruptedRun as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
     except RaytricksError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        code = _STOPPED
+    if code == _STOPPED:  # typer turns Ctrl-C into this
         print("stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `raytricks models | head`
-        sys.stderr.close()
-        sys.exit(0)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -81,9 +81,7 @@ def _make_trainer(job: TrainingJob, use_gpu: bool, cpus: int):
     return TorchTrainer(
         train_worker,
         train_loop_config=assignment,
-        scaling_config=ScalingConfig(
-            num_workers=job.config.workers, use_gpu=use_gpu, resources_per_worker=per_worker
-        ),
+        scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=use_gpu, resources_per_worker=per_worker),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
         # A name of its own for each launch: Ray would inherit an older launch's bookkeeping
         run_config=RunConfig(

@@ -24,9 +24,11 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     import torch
 
     from raytricks.errors import RaytricksError
+    from raytricks.training.allocator import keep_freed_memory
     from raytricks.training.loop import TrainingJob, run_epochs
     from raytricks.training.worker import Worker
 
+    keep_freed_memory()
     torch.set_num_threads(assignment["cpus_per_worker"])
     context = train.get_context()
     device = get_device()

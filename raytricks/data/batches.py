@@ -78,7 +78,13 @@ class TrainBatches:
 
 
 def evaluation_batches(
-    data: LabelledImages, transform: Transform, *, rank: int, world_size: int, batch_size: int, device: torch.device
+    data: LabelledImages,
+    transform: Transform,
+    *,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (inputs, labels) of this worker's part of a split: every image once, none padded."""
     start, stop = even_share(len(data), rank, world_size)
@@ -96,12 +102,16 @@ def read_ahead(
         for item in plan:
             yield store.read(item[0]), item
         return
-    with ThreadPoolExecutor(1) as reader:
-        pending: deque = deque()
+    reader = ThreadPoolExecutor(1)
+    pending: deque = deque()
+    try:
         for item in plan:
             pending.append((reader.submit(store.read, item[0]), item))
             if len(pending) > _READ_AHEAD:
                 future, ready = pending.popleft()
                 yield future.result(), ready
-        for future, ready in pending:
+        while pending:
+            future, ready = pending.popleft()
             yield future.result(), ready
+    finally:
+        reader.shutdown(cancel_futures=True)  # on an error or an early end, what was read ahead is not needed

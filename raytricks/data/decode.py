@@ -53,21 +53,27 @@ class ImageHeader:
 def read_header(path: Path) -> ImageHeader:
     """Read size and mode; raises DataError naming the file."""
     with _naming_the_file(path), Image.open(path) as image:
-        width, height = image.size
-        if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # turned by a quarter
-            width, height = height, width
+        height, width = _oriented_size(image)
         return ImageHeader(height, width, image.mode in ("L", "1", "LA", *_SIXTEEN_BIT_MODES))
 
 
 def decode_image(path: Path, spec: DecodeSpec) -> np.ndarray:
     """Decode and resize one file to (C, h, w) uint8; raises DataError naming the file."""
     with _naming_the_file(path), Image.open(path) as image:
+        height, width = _oriented_size(image)
         if image.format == "JPEG":
             image.draft(None, (spec.short_side * 2, spec.short_side * 2))  # decodes at 1/2, 1/4, 1/8
         image = _to_mode(ImageOps.exif_transpose(image), "L" if spec.channels == 1 else "RGB")
-        image = _resize(image, spec)
+        heights, widths = spec.output_sizes(np.array([height]), np.array([width]))
+        image = _resize(image, int(heights[0]), int(widths[0]), spec)
         array = np.asarray(image)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _oriented_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    quarter_turn = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+    return (width, height) if quarter_turn else (height, width)
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -80,9 +86,7 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _resize(image: Image.Image, spec: DecodeSpec) -> Image.Image:
-    heights, widths = spec.output_sizes(np.array([image.height]), np.array([image.width]))
-    height, width = int(heights[0]), int(widths[0])
+def _resize(image: Image.Image, height: int, width: int, spec: DecodeSpec) -> Image.Image:
     if (image.width, image.height) == (width, height):
         return image
     scale = min(image.height, image.width) / spec.short_side
@@ -103,8 +107,9 @@ class _naming_the_file:
 
     def __exit__(self, kind, error, _traceback) -> None:
         if isinstance(error, UnidentifiedImageError):
-            raise DataError(f"{self.path}: not an image that can be read; remove it or save it again") from None
+            raise DataError(f"{self.path}: is no image; remove it or save it again") from None
         if isinstance(error, Image.DecompressionBombError):
             raise DataError(f"{self.path}: {error}; shrink the image") from None
-        if isinstance(error, (OSError, SyntaxError, ValueError)):
-            raise DataError(f"{self.path}: cannot be decoded ({error}); remove it or save it again") from None
+        if isinstance(error, Exception):  # damaged bytes make Pillow raise almost anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{self.path}: cannot be decoded ({reason}); remove it or save it again") from None

@@ -28,15 +28,15 @@ def find_data(config: DataConfig, seed: int) -> Catalog:
     path = Path(config.path or "").expanduser()
     if source == "folder":
         found = folder.load_folder(path)
-        return _catalog(
-            config, seed, path.resolve().name, found.class_names, found.train, found.evaluation, found.test, found.notes
-        )
+        name, names, train, own = path.resolve().name, found.class_names, found.train, found.evaluation
+        return _catalog(config, seed, name, names, train, own, found.test, found.notes)
     if source == "fashion_mnist":
         path = idx.find_fashion_mnist(config.path, config.download)
     train, test = (idx.load_idx_split(path, split) for split in ("train", "t10k"))
     _require_labels_in_range(train, test, path)
     names = _idx_class_names(source, path, train)
-    return _catalog(config, seed, source if source != "idx" else path.resolve().name, names, train, None, test, ())
+    name = path.resolve().name if source == "idx" else source
+    return _catalog(config, seed, name, names, train, None, test, ())
 
 
 def _detect(path: str | None) -> str:
@@ -46,13 +46,17 @@ def _detect(path: str | None) -> str:
 
 
 def _idx_class_names(source: str, path: Path, train: Split) -> tuple[str, ...]:
-    if source == "fashion_mnist" or "fashion" in path.resolve().name.lower():
+    num_classes = int(train.labels.max()) + 1
+    is_fashion = source == "fashion_mnist" or "fashion" in path.resolve().name.lower()
+    if is_fashion and num_classes <= len(idx.FASHION_MNIST_CLASSES):
         return idx.FASHION_MNIST_CLASSES
-    return tuple(str(label) for label in range(int(train.labels.max()) + 1))
+    return tuple(str(label) for label in range(num_classes))
 
 
 def _require_labels_in_range(train: Split, test: Split, path: Path) -> None:
     num_classes = int(train.labels.max()) + 1
+    if num_classes < 2:
+        raise DataError(f"{path}: all training labels are 0; at least 2 classes are needed")
     if int(test.labels.max()) >= num_classes:
         raise DataError(
             f"{path}: a test label is {test.labels.max()}, the training labels end at {num_classes - 1}; "

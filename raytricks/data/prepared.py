@@ -144,15 +144,17 @@ def _normalization(train: ImageStore, config: DataConfig) -> tuple[tuple[float, 
 def channel_statistics(store: ImageStore, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Measure mean and standard deviation per channel, 0..1, on up to 4,096 evenly spread images."""
     chosen = np.unique(np.linspace(0, len(store) - 1, min(len(store), _STATISTICS_IMAGES)).astype(np.int64))
-    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
-    for part in np.array_split(chosen, -(-len(chosen) // 256)):
+    counts = np.zeros((channels, 256))  # how often each value occurs
+    for part in np.array_split(chosen, -(-len(chosen) // 128)):
         canvas = store.read(part)
-        values = canvas.pixels.numpy().astype(np.float64) / 255  # the canvas is zero outside an image
-        count += int((canvas.heights * canvas.widths).sum())
-        total += values.sum(axis=(0, 2, 3))
-        squares += (values**2).sum(axis=(0, 2, 3))
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # a constant channel must not divide by zero
+        planes = canvas.pixels.transpose(0, 1).flatten(1)
+        counts += np.stack([torch.bincount(plane, minlength=256).numpy() for plane in planes])
+        counts[:, 0] -= planes.shape[1] - (canvas.heights * canvas.widths).sum()  # zeros beside the images
+    values = np.arange(256) / 255
+    frequencies = counts / counts.sum(axis=1, keepdims=True)
+    mean = frequencies @ values
+    variance = (frequencies * (values - mean[:, None]) ** 2).sum(axis=1)
+    std = np.sqrt(np.maximum(variance, 1e-6))  # a constant channel must not divide by zero
     return tuple(float(round(m, 6)) for m in mean), tuple(float(round(s, 6)) for s in std)
 
 

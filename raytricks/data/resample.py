@@ -28,7 +28,7 @@ def resample_weights(starts: Tensor, sizes: Tensor, length: int, out_size: int) 
     pixels = torch.arange(length, device=device)[None, None, :] + 0.5
     weights = (1 - (pixels - centres).abs() / support).clamp(min=0)
     weights = weights * ((pixels > starts) & (pixels < starts + sizes))
-    return weights / weights.sum(dim=2, keepdim=True)
+    return (weights / weights.sum(dim=2, keepdim=True, dtype=torch.float64)).float()
 
 
 def crop_and_resize(images: Tensor, boxes: Tensor, out_size: int, flip: Tensor | None = None) -> Tensor:

@@ -43,9 +43,7 @@ def _conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
 
-def _shortcut(
-    in_channels: int, out_channels: int, stride: int, variant: Variant, norm: Norm
-) -> nn.Module | None:
+def _shortcut(in_channels: int, out_channels: int, stride: int, variant: Variant, norm: Norm) -> nn.Module | None:
     """Build the projection of a block that changes the shape; None where the identity will do."""
     if stride == 1 and in_channels == out_channels:
         return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.order import even_share, micro_batches
 from raytricks.errors import ConfigError
-from raytricks.tricks.mixed_precision import resolve_precision
+from raytricks.tricks.mixed_precision import DeviceType, Precision, resolve_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +20,14 @@ class Execution:
     """
 
     num_workers: int
-    device_type: str
+    device_type: DeviceType
     images_per_worker: int
     micro_batch_size: int
     accumulation_steps: int
-    precision: str
+    precision: Precision
 
 
-def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: str) -> Execution:
+def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: DeviceType) -> Execution:
     """Derive each worker's share of the global batch; run inside the worker, which knows the truth.
 
     Raises:

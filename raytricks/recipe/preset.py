@@ -6,8 +6,11 @@ _STEPS_WANTED = 30  # per epoch: fewer make noisy batch-norm statistics and a co
 _SMALL_SET = 20_000
 
 
-def preset_for(facts: DataFacts) -> dict[str, object]:
+def preset_for(facts: DataFacts, epochs: int | None = None) -> dict[str, object]:
     """Choose epochs, batch and warmup by the size and number of the images.
+
+    Args:
+        epochs: those the user chose; the warmup is shortened to fit them.
 
     Returns:
         Dotted config keys and values, of lower priority than any override.
@@ -16,12 +19,11 @@ def preset_for(facts: DataFacts) -> dict[str, object]:
     while batch > 16 and facts.num_train // batch < _STEPS_WANTED:
         batch //= 2
     is_small_image = facts.native_side <= LARGEST_SMALL_IMAGE
-    epochs = 30 if is_small_image else 120
-    if facts.num_train < _SMALL_SET and is_small_image:
-        epochs = 60
+    if epochs is None:
+        epochs = 120 if not is_small_image else 60 if facts.num_train < _SMALL_SET else 30
     return {
         "recipe.epochs": epochs,
-        "recipe.global_batch_size": batch,
-        "tricks.warmup.epochs": 5.0 if epochs >= 60 else 2.0,
+        "recipe.global_batch_size": min(batch, facts.num_train),
+        "tricks.warmup.epochs": min(5.0 if epochs >= 60 else 2.0, epochs / 4),
         "optimizer.weight_decay": 5e-4 if is_small_image else 1e-4,
     }

@@ -1,6 +1,7 @@
 """The recipe: what is trained, in numbers. The hardware has no say in it."""
 
 from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import DataError
@@ -26,7 +27,7 @@ class Recipe:
     warmup_steps: int
     base_lr: float
     peak_lr: float
-    decay_kind: str
+    decay_kind: Literal["cosine", "step", "constant"]
     decay_milestones: tuple[float, ...]
     decay_factor: float
 
@@ -42,7 +43,7 @@ class Recipe:
             factor=self.decay_factor,
         )
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Return plain values for run.json, with the lr at its three landmarks."""
         landmarks = {"first": 1, "peak": max(1, self.warmup_steps), "last": self.total_steps}
         return asdict(self) | {"lr_at": {name: self.lr(step) for name, step in landmarks.items()}}

@@ -30,7 +30,10 @@ def header_lines(
         ("data", _data(catalog, facts)),
         ("classes", _classes(catalog)),
         ("images", _images(config)),
-        ("model", f"{_model(config)}, {num_parameters / 1e6:.2f} M parameters, {num_macs / 1e6:,.1f} MMACs an image"),
+        (
+            "model",
+            f"{_model(config)}, {num_parameters / 1e6:.2f} M parameters, {num_macs / 1e6:,.1f} MMACs an image",
+        ),
         ("recipe", _recipe(config, recipe)),
         ("lr", _lr(recipe)),
         ("tricks", _tricks(config.tricks)),
@@ -114,5 +117,6 @@ def _without_value(name: str) -> str:
 def _hardware(execution: Execution, workers: int) -> str:
     where = f"{workers} Ray worker{'s' if workers > 1 else ''}" if workers else "this process"
     micro = f" in {execution.accumulation_steps} steps" if execution.accumulation_steps > 1 else ""
-    return f"{where} on {execution.device_type}, {execution.precision}, {execution.images_per_worker} images each{micro}"
-
+    return (
+        f"{where} on {execution.device_type}, {execution.precision}, {execution.images_per_worker} images each{micro}"
+    )

@@ -87,7 +87,7 @@ class Reporter:
         if self._live is None:
             return
         done = record["step"] - (record["epoch"] - 1) * self._totals[1]
-        text = f"{done}/{self._totals[1]} loss {record['objective']:.4f} {record['images_per_second']:,.0f} img/s"
+        text = f"{done}/{self._totals[1]} loss {_loss(record['objective'])} {record['images_per_second']:,.0f} img/s"
         self._live.update(
             self._task,
             description=f"epoch {record['epoch']}/{self._totals[0]}",
@@ -124,11 +124,20 @@ def epoch_line(record: Record, num_epochs: int, remaining: str) -> str:
     top5 = f" top-5 {record['val_top5']:.2%}" if "val_top5" in record else ""
     skipped = f"  skipped {record['skipped_steps']}" if record["skipped_steps"] else ""
     return (
-        f"epoch {record['epoch']:>{width}}/{num_epochs}  loss {record['train_objective']:.4f}  "
-        f"train {record['train_top1']:.2%}  val top-1 {record['val_top1']:.2%}{top5} loss "
+        f"epoch {record['epoch']:>{width}}/{num_epochs}  loss {_loss(record['train_objective'])}  "
+        f"train {_percent(record['train_top1'])}  val top-1 {record['val_top1']:.2%}{top5} loss "
         f"{record['val_cross_entropy']:.4f}  lr {record['lr']:.4f}  {record['images_per_second']:,.0f} img/s  "
         f"{duration(record['train_s'] + record['val_s'])}{skipped}  left {remaining}"
     )
+
+
+def _loss(value: float | None) -> str:
+    """Format a loss; None is one that was not finite, or of no trained step."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
 
 
 def duration(seconds: float) -> str:

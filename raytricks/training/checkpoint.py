@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 from typing import Any
 
@@ -23,6 +24,7 @@ from raytricks.errors import CheckpointError, NonFiniteError
 
 FORMAT_VERSION = 1
 _STATE, _MANIFEST, _PREFIX, _TEMPORARY = "state.pt", "manifest.json", "step-", ".tmp-"
+_NAME = re.compile(rf"{_PREFIX}\d+")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class FoundCheckpoint:
 
 def save_checkpoint(directory: Path, step: int, content: dict[str, Any], *, keep: int) -> Path:
     """Write a checkpoint atomically and delete all but the newest `keep`.
+
+    Checkpoints of later steps are deleted too: a run that makes this step again was resumed before
+    them, because they were damaged.
 
     Args:
         content: nested dicts and lists of tensors and plain values, with the model's state
@@ -67,8 +72,11 @@ def save_checkpoint(directory: Path, step: int, content: dict[str, Any], *, keep
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(_describe_failure(directory, error)) from error
-    for old in _names(directory)[:-keep]:
-        shutil.rmtree(directory / old, ignore_errors=True)
+    names = _names(directory)
+    kept = names[: names.index(final.name) + 1][-keep:]
+    for name in names:
+        if name not in kept:
+            shutil.rmtree(directory / name, ignore_errors=True)
     return final
 
 
@@ -83,8 +91,8 @@ def newest_checkpoint(directory: Path) -> FoundCheckpoint | None:
         path = directory / name
         try:
             step = _verify(path)
-            content = torch.load(path / _STATE, map_location="cpu", weights_only=True)
-        except (CheckpointError, OSError, RuntimeError, ValueError, EOFError) as error:
+            content = _load_state(path / _STATE)
+        except (CheckpointError, OSError) as error:
             rejected.append(f"{path}: {error}")
             continue
         return FoundCheckpoint(path, step, content, tuple(rejected))
@@ -122,7 +130,21 @@ def sync_directory(directory: Path) -> None:
 
 
 def _names(directory: Path) -> list[str]:
-    return sorted(p.name for p in directory.glob(f"{_PREFIX}*")) if directory.is_dir() else []
+    """Return the names of the checkpoints in a directory, oldest first."""
+    names = (path.name for path in directory.glob(f"{_PREFIX}*")) if directory.is_dir() else ()
+    return sorted((name for name in names if _NAME.fullmatch(name)), key=_step_of)
+
+
+def _step_of(name: str) -> int:
+    return int(name.removeprefix(_PREFIX))
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # it verified, but is not ours: unpickling it may fail in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path.name} holds more than tensors and plain values ({reason})") from None
 
 
 def _write_state(path: Path, content: dict[str, Any]) -> None:
@@ -146,12 +168,14 @@ def _verify(path: Path) -> int:
     """Return the step of a checkpoint whose files are what its manifest says."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
-        step, entry = int(manifest["step"]), manifest["files"][_STATE]
+        step, entry = manifest["step"], manifest["files"][_STATE]
         version, size, digest = manifest["format"], entry["bytes"], entry["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"manifest.json is missing or damaged ({type(error).__name__})") from None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"format {version}, this version of raytricks reads {FORMAT_VERSION}")
+    if step != _step_of(path.name):
+        raise CheckpointError(f"manifest.json is of step {step}")
     state = path / _STATE
     if not state.is_file():
         raise CheckpointError(f"{_STATE} is missing")
@@ -181,5 +205,7 @@ def _describe_failure(directory: Path, error: Exception) -> str:
     # torch.save reports a full disk as a RuntimeError without an errno
     is_full = getattr(error, "errno", None) == errno.ENOSPC or (isinstance(error, RuntimeError) and free_mib < 64)
     if is_full:
-        return f"{directory}: disk full ({free_mib:.0f} MiB free); free some space and resume, the last checkpoint is kept"
+        return (
+            f"{directory}: disk full ({free_mib:.0f} MiB free); free some space and resume, the last checkpoint is kept"
+        )
     return f"{directory}: the checkpoint cannot be written ({error}); make it writable and resume"

@@ -1,5 +1,7 @@
 """Exact evaluation: every image once, counts summed over the workers."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -7,8 +9,8 @@ from raytricks.data.augmentation import Transform
 from raytricks.data.batches import evaluation_batches
 from raytricks.data.prepared import LabelledImages
 from raytricks.errors import NonFiniteError
-from raytricks.tricks.mixed_precision import autocast
 from raytricks.training.worker import Worker
+from raytricks.tricks.mixed_precision import Precision, autocast
 
 _TOP = 5
 
@@ -21,7 +23,7 @@ def evaluate(
     num_classes: int,
     worker: Worker,
     batch_size: int,
-    precision: str,
+    precision: Precision,
     channels_last: bool,
 ) -> dict[str, float]:
     """Measure top-1, top-5 and plain cross-entropy of a split.
@@ -38,9 +40,14 @@ def evaluate(
     model.eval()
     with torch.inference_mode():
         for inputs, labels in evaluation_batches(
-            data, transform, rank=worker.rank, world_size=worker.world_size, batch_size=batch_size, device=worker.device
+            data,
+            transform,
+            rank=worker.rank,
+            world_size=worker.world_size,
+            batch_size=batch_size,
+            device=worker.device,
         ):
-            with autocast(worker.device.type, precision):
+            with autocast(worker.device_type, precision):
                 logits = model(inputs.contiguous(memory_format=layout))
             logits = logits.float()
             best = logits.topk(min(_TOP, num_classes), dim=1).indices == labels[:, None]
@@ -50,8 +57,11 @@ def evaluate(
     model.train(was_training)
     top1, top5, loss, count = worker.sum_over_workers(sums).tolist()
     assert count == len(data), f"evaluated {count} of {len(data)} images"
-    if loss != loss:
-        raise NonFiniteError("the evaluation loss is NaN: the weights or the batch-norm statistics are poisoned")
+    if not math.isfinite(loss):
+        raise NonFiniteError(
+            f"the evaluation loss is {loss}: the weights or the batch-norm statistics are poisoned; the last "
+            "checkpoint is kept; lower recipe.base_lr or set hardware.precision=fp32"
+        )
     metrics = {"top1": top1 / count, "cross_entropy": loss / count, "num_images": int(count)}
     if num_classes > _TOP:
         metrics["top5"] = top5 / count

@@ -13,6 +13,7 @@ Every worker runs it in lockstep; the first one writes the files. What decides a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+import math
 from pathlib import Path
 import time
 
@@ -21,14 +22,14 @@ import torch
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatches
 from raytricks.data.prepared import LabelledImages, PreparedData
-from raytricks.errors import InterruptedRun, NonFiniteError
+from raytricks.errors import CheckpointError, InterruptedRun, NonFiniteError, RaytricksError
 from raytricks.recipe.execution import plan_execution
 from raytricks.recipe.recipe import make_recipe
 from raytricks.training import checkpoint as checkpoints
 from raytricks.training.evaluation import evaluate
 from raytricks.training.model_file import save_model
 from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after
-from raytricks.training.state import TrainingState, build_state, load_worker_buffers, worker_buffers
+from raytricks.training.state import build_state, load_worker_buffers, worker_buffers
 from raytricks.training.step import Stepper
 from raytricks.training.step_log import TOTALS, StepLog
 from raytricks.training.worker import Worker
@@ -84,7 +85,7 @@ class _Run:
         config = job.config
         self.job, self.config, self.worker = job, config, worker
         self.recipe = make_recipe(config, len(job.data.train))
-        self.execution = plan_execution(config, num_workers=worker.world_size, device_type=worker.device.type)
+        self.execution = plan_execution(config, num_workers=worker.world_size, device_type=worker.device_type)
         self.state = build_state(
             config, num_classes=job.data.num_classes, worker=worker, precision=self.execution.precision
         )
@@ -104,6 +105,7 @@ class _Run:
         # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
         self.check_every = 1 if worker.device.type == "cpu" else config.logging.every_steps
         self.skipped_in_a_row = 0
+        self.last_metrics: dict[str, float] = {}  # of the newest evaluation, for the model file
         self._stop_requested, self._listener = stop_requested, listener
         self.resumed_from = self._restore()
         self.writer = self._open_writer() if worker.is_first else None
@@ -139,7 +141,7 @@ class _Run:
 
     def _between_steps(self, epoch: int) -> None:
         step = self.state.step
-        if len(self.log) >= self.config.logging.every_steps:
+        if step % self.config.logging.every_steps == 0:
             self._flush(epoch)
         every = self.config.checkpoint.every_steps
         if every and step % every == 0 and step % self.recipe.steps_per_epoch:
@@ -153,22 +155,23 @@ class _Run:
         started_s = time.perf_counter()
         metrics = self._evaluate(self.job.data.evaluation)
         images, seconds = totals["images"], totals["seconds"]
+        images_seen = images + totals["skipped"] * self.recipe.global_batch_size
         record = {
-            "train_objective": totals["objective"] / images,
-            "train_cross_entropy": totals["cross_entropy"] / images,
-            "train_top1": totals["correct"] / images,
+            "train_objective": _mean(totals["objective"], images),
+            "train_cross_entropy": _mean(totals["cross_entropy"], images),
+            "train_top1": _mean(totals["correct"], images),
             **{f"val_{name}": value for name, value in metrics.items()},
             "lr": self.recipe.lr(self.state.step),
             "loss_scale": self.state.scaler.get_scale(),
             "skipped_steps": int(totals["skipped"]),
-            "images_per_second": images / seconds,
+            "images_per_second": images_seen / seconds,
             "train_s": seconds,
             "val_s": time.perf_counter() - started_s,
         }
         self._write("epoch", epoch, **record)
         self.state.epoch_totals = dict.fromkeys(TOTALS, 0.0)
-        self._save(epoch)
         self.last_metrics = {name: value for name, value in record.items() if name.startswith("val_")}
+        self._save(epoch)
         return {"kind": "epoch", "step": self.state.step, "epoch": epoch + 1, **record}
 
     # -- pieces ---------------------------------------------------------------------------
@@ -183,21 +186,24 @@ class _Run:
         self._mark_s = time.perf_counter()
         for offset, row in enumerate(rows):
             self._check_row(row, first + offset)
-        images = len(rows) * self.recipe.global_batch_size
-        sums = {name: sum(row[name] for row in rows) for name in ("objective", "cross_entropy", "correct", "skipped")}
-        for name, value in (sums | {"images": images, "seconds": elapsed_s}).items():
+        trained = [row for row in rows if not row["skipped"]]  # a skipped step may have no finite loss
+        batch = self.recipe.global_batch_size
+        images = len(trained) * batch
+        sums = {name: sum(row[name] for row in trained) for name in ("objective", "cross_entropy", "correct")}
+        sums |= {"skipped": len(rows) - len(trained), "images": images, "seconds": elapsed_s}
+        for name, value in sums.items():
             self.state.epoch_totals[name] += value
         self._write(
             "step",
             epoch,
-            objective=sums["objective"] / images,
-            cross_entropy=sums["cross_entropy"] / images,
-            top1=sums["correct"] / images,
+            objective=_mean(sums["objective"], images),
+            cross_entropy=_mean(sums["cross_entropy"], images),
+            top1=_mean(sums["correct"], images),
             grad_norm=rows[-1]["grad_norm"],
             lr=self.recipe.lr(self.state.step),
             loss_scale=self.state.scaler.get_scale(),
-            skipped_steps=int(sums["skipped"]),
-            images_per_second=images / elapsed_s,
+            skipped_steps=sums["skipped"],
+            images_per_second=len(rows) * batch / elapsed_s,
         )
 
     def _check_row(self, row: dict[str, float], step: int) -> None:
@@ -252,7 +258,7 @@ class _Run:
     def _score_test(self, test: LabelledImages) -> None:
         metrics = {f"test_{name}": value for name, value in self._evaluate(test).items()}
         self._write("test", self.recipe.epochs - 1, **metrics)
-        self.last_metrics = getattr(self, "last_metrics", {}) | metrics
+        self.last_metrics |= metrics
 
     def _write(self, kind: str, epoch: int, **values) -> None:
         if self.writer is not None:
@@ -281,6 +287,7 @@ class _Run:
         self._flush(epoch)
         state, worker = self.state, self.worker
         buffers = worker.gather_to_first(worker_buffers(state.model))
+        failure: RaytricksError | None = None
         if worker.is_first:
             content = {
                 "model": state.model.state_dict(),
@@ -291,17 +298,36 @@ class _Run:
                 "epoch_totals": state.epoch_totals,
                 "worker_buffers": buffers,
                 "skipped_in_a_row": self.skipped_in_a_row,
+                "last_metrics": self.last_metrics,
             }
             folder = self.job.run_dir / CHECKPOINTS
-            checkpoints.save_checkpoint(folder, state.step, content, keep=self.config.checkpoint.keep)
-        worker.wait_for_all()
+            try:
+                checkpoints.save_checkpoint(folder, state.step, content, keep=self.config.checkpoint.keep)
+            except RaytricksError as error:
+                failure = error
+        self._raise_on_all(failure)
         self._mark_s = time.perf_counter()  # saving is not training time
+
+    def _raise_on_all(self, failure: RaytricksError | None) -> None:
+        """Raise the first worker's failure; stop the others too, which would wait for it. Collective."""
+        failed = torch.tensor(int(failure is not None), device=self.worker.device)
+        has_failed = bool(self.worker.sum_over_workers(failed))
+        if failure is not None:
+            raise failure
+        if has_failed:
+            raise CheckpointError("the first worker could not save; its message says why")
 
     def _restore(self) -> checkpoints.FoundCheckpoint | None:
         found = checkpoints.newest_checkpoint(self.job.run_dir / CHECKPOINTS)
         step = 0
         if found is not None:
-            self._load(found.content)
+            try:
+                self._load(found.content)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{found.path} is of another model or version of raytricks ({str(error).splitlines()[0]}); "
+                    "put the run's own checkpoints back, or start a new run"
+                ) from error
             step = found.step
         if self.worker.is_first:
             checkpoints.clean_temporary(self.job.run_dir / CHECKPOINTS)
@@ -317,6 +343,7 @@ class _Run:
         state.step = content["step"]
         state.epoch_totals = dict(content["epoch_totals"])
         self.skipped_in_a_row = content["skipped_in_a_row"]
+        self.last_metrics = dict(content["last_metrics"])
         buffers = content["worker_buffers"]
         is_same_world = len(buffers) == worker.world_size
         mine = buffers[worker.rank] if is_same_world else buffers.mean(dim=0)
@@ -328,5 +355,10 @@ class _Run:
             self.state.model.state_dict(),
             self.config.model,
             self.job.data,
-            getattr(self, "last_metrics", {}),
+            self.last_metrics,
         )
+
+
+def _mean(total: float, count: float) -> float:
+    """Return NaN where there is nothing to take the mean of: fp16 skipped every step."""
+    return total / count if count else math.nan

@@ -13,7 +13,7 @@ import torch
 from raytricks.config.schema import ModelConfig
 from raytricks.data.augmentation import Transform
 from raytricks.data.prepared import PreparedData
-from raytricks.errors import CheckpointError
+from raytricks.errors import CheckpointError, ConfigError
 from raytricks.models.registry import build_model
 
 FORMAT_VERSION = 1
@@ -36,9 +36,17 @@ class TrainedModel:
 
 
 def save_model(
-    path: Path, state_dict: dict[str, torch.Tensor], config: ModelConfig, data: PreparedData, metrics: dict[str, float]
+    path: Path,
+    state_dict: dict[str, torch.Tensor],
+    config: ModelConfig,
+    data: PreparedData,
+    metrics: dict[str, float],
 ) -> None:
-    """Write the model file atomically; needs no pickle to read."""
+    """Write the model file atomically; needs no pickle to read.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; an older file is untouched.
+    """
     metadata = {
         "format": f"raytricks-model-{FORMAT_VERSION}",
         "model": config.model_dump_json(),
@@ -49,10 +57,16 @@ def save_model(
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
     temporary = path.with_name(f".tmp-{path.name}")
-    save_file(tensors, temporary, metadata)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        save_file(tensors, temporary, metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path}: the model cannot be written ({error}); make room and resume, the last checkpoint is kept"
+        ) from error
 
 
 def load_model(path: str | Path) -> TrainedModel:
@@ -61,7 +75,7 @@ def load_model(path: str | Path) -> TrainedModel:
     Raises:
         CheckpointError: missing, damaged, a pickle, or not written by raytricks.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
     try:
@@ -74,7 +88,13 @@ def load_model(path: str | Path) -> TrainedModel:
         raise CheckpointError(f"{path}: not a safetensors file that can be read ({error})") from None
     if metadata.get("format") != f"raytricks-model-{FORMAT_VERSION}":
         raise CheckpointError(f"{path}: not a model of this version of raytricks (format {metadata.get('format')!r})")
-    return _restore(metadata, tensors)
+    try:
+        return _restore(metadata, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: its description and its weights do not belong together ({reason}); copy the file again"
+        ) from None
 
 
 def _restore(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> TrainedModel:
@@ -85,8 +105,6 @@ def _restore(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> Trai
     transform = Transform(**fields)
     class_names, channels = tuple(json.loads(metadata["class_names"])), json.loads(metadata["channels"])
     config = ModelConfig.model_validate_json(metadata["model"])
-    model = build_model(
-        config, num_classes=len(class_names), in_channels=channels, image_size=transform.image_size
-    )
+    model = build_model(config, num_classes=len(class_names), in_channels=channels, image_size=transform.image_size)
     model.load_state_dict(tensors)
     return TrainedModel(model.eval(), class_names, channels, transform, json.loads(metadata["metrics"]))

@@ -6,6 +6,7 @@ also how a driver follows its workers.
 
 from collections.abc import Callable
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ def read_records(path: Path) -> list[Record]:
 
 def drop_records_after(path: Path, step: int) -> None:
     """Forget what was logged after `step`, which a resumed run will do again."""
-    records = read_records(path)
-    kept = [r for r in records if r["step"] <= step and r["kind"] != "test"]
-    if kept != records:
-        write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
+    if not path.is_file():
+        return
+    kept = [r for r in read_records(path) if r["step"] <= step and r["kind"] != "test"]
+    content = "".join(json.dumps(r) + "\n" for r in kept).encode()
+    if content != path.read_bytes():  # also when a line cut off by a kill would swallow the next one
+        write_atomically(path, content)
 
 
 class RecordWriter:
@@ -58,7 +61,8 @@ class RecordWriter:
         self._tensorboard = _open_tensorboard(run_dir, purge_step) if tensorboard else None
 
     def write(self, kind: str, *, step: int, epoch: int, **values: Any) -> None:
-        """Append one record; whole lines only."""
+        """Append one record; whole lines only. NaN and infinity, which JSON has not, become null."""
+        values = {name: None if _is_not_finite(value) else value for name, value in values.items()}
         record = {"kind": kind, "step": step, "epoch": epoch, **values}
         self._file.write(json.dumps(record) + "\n")
         if self._tensorboard is not None:
@@ -73,6 +77,10 @@ class RecordWriter:
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _open_tensorboard(run_dir: Path, purge_step: int):

@@ -1,10 +1,11 @@
 """The directory of a run: made once, never reused by accident.
 
-    config.yaml   the resolved config; `raytricks train RUN/config.yaml` repeats the run
-    run.json      versions, seed, command, git commit, host, devices, data and recipe
-    metrics.jsonl, tb/, checkpoints/, model.safetensors, log.txt
+config.yaml   the resolved config; `raytricks train RUN/config.yaml` repeats the run
+run.json      versions, seed, command, git commit, host, devices, data and recipe
+metrics.jsonl, tb/, checkpoints/, model.safetensors, log.txt
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 import hashlib
 import importlib.metadata
@@ -90,17 +91,17 @@ def data_fingerprint(catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def open_run_to_resume(run_dir: Path, overrides: dict[str, Any]) -> ExperimentConfig:
+def open_run_to_resume(run_dir: Path, overrides: Sequence[str] | Mapping[str, Any]) -> ExperimentConfig:
     """Read the config of an unfinished run.
 
     Args:
-        overrides: dotted keys; only those that leave the recipe as it is are allowed.
+        overrides: dotted settings; only those that leave the recipe as it is are allowed.
 
     Raises:
         ConfigError: no run, a finished run, or an override that would change the recipe.
     """
     if not (run_dir / CONFIG_FILE).is_file():
-        raise ConfigError(f"{run_dir} is not a run directory (no {CONFIG_FILE}); name one that holds a run")
+        raise ConfigError(f"{run_dir} is not a run directory (no {CONFIG_FILE}){_meant_run(run_dir)}")
     if (run_dir / MODEL_FILE).is_file():
         raise ConfigError(f"{run_dir} is finished ({progress_of(run_dir)}); start a new run to train further")
     current = load_config(run_dir / CONFIG_FILE).config
@@ -115,9 +116,7 @@ def open_run_to_resume(run_dir: Path, overrides: dict[str, Any]) -> ExperimentCo
                 for key in refused
             ]
         )
-    # The run may have been moved: it goes on where it is now.
-    place = {"name": run_dir.resolve().name, "output_dir": str(run_dir.resolve().parent)}
-    return changed.model_copy(update=place)
+    return changed
 
 
 def require_same_data(run_dir: Path, catalog: Catalog) -> None:
@@ -125,10 +124,14 @@ def require_same_data(run_dir: Path, catalog: Catalog) -> None:
     path = run_dir / RUN_FILE
     try:
         saved = json.loads(path.read_text())["data"]
-    except (OSError, ValueError, KeyError):
-        raise CheckpointError(f"{path} is missing or damaged; it is needed to check the data; start a new run") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{path} is missing or damaged; it is needed to check the data; start a new run"
+        ) from None
     now = data_fingerprint(catalog)
-    differing = [f"{key} was {_short(saved.get(key))}, is {_short(now[key])}" for key in now if saved.get(key) != now[key]]
+    differing = [
+        f"{key} was {_short(saved.get(key))}, is {_short(now[key])}" for key in now if saved.get(key) != now[key]
+    ]
     if differing:
         raise DataError(f"the data of {run_dir} has changed: {'; '.join(differing)}; restore it or start a new run")
 
@@ -150,6 +153,16 @@ def remove_if_empty_run(run_dir: Path) -> None:
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
+def _meant_run(path: Path) -> str:
+    """Return what to name instead of something inside a run, or beside one."""
+    inside = next((p for p in path.parents if (p / CONFIG_FILE).is_file() and (p / RUN_FILE).is_file()), None)
+    if inside is not None:
+        return f"; did you mean {inside}?"
+    folder = path if path.is_dir() else path.parent
+    runs = sorted((p.parent for p in folder.glob(f"*/{RUN_FILE}")), key=lambda p: p.stat().st_mtime)
+    return f"; the newest run there is {runs[-1]}" if runs else "; name one that holds a run"
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -166,9 +179,7 @@ def _git_state() -> dict[str, Any] | None:
     """Return commit and cleanliness of the current directory's repository, if it is one."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        status = subprocess.run(
-            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True
-        )
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}

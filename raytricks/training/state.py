@@ -1,6 +1,7 @@
 """What training changes: model, optimizer, loss scaler and the step counter."""
 
 from dataclasses import dataclass, field
+import inspect
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.models.registry import build_model
-from raytricks.tricks.mixed_precision import make_scaler
-from raytricks.tricks.no_bias_decay import decay_groups
-from raytricks.tricks.zero_gamma import zero_last_gammas
 from raytricks.training.step_log import TOTALS
 from raytricks.training.worker import Worker
+from raytricks.tricks.mixed_precision import Precision, make_scaler
+from raytricks.tricks.no_bias_decay import decay_groups
+from raytricks.tricks.zero_gamma import zero_last_gammas
 
 
 @dataclass
@@ -34,7 +35,7 @@ class TrainingState:
     epoch_totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
 
 
-def build_state(config: ExperimentConfig, *, num_classes: int, worker: Worker, precision: str) -> TrainingState:
+def build_state(config: ExperimentConfig, *, num_classes: int, worker: Worker, precision: Precision) -> TrainingState:
     """Build the model and its optimizer, alike on all workers.
 
     Args:
@@ -43,21 +44,19 @@ def build_state(config: ExperimentConfig, *, num_classes: int, worker: Worker, p
     torch.manual_seed(config.seed)  # not the rank: all workers start from the same weights
     assert config.data.channels is not None and config.data.image_size is not None
     model = build_model(
-        config.model, num_classes=num_classes, in_channels=config.data.channels, image_size=config.data.image_size
+        config.model,
+        num_classes=num_classes,
+        in_channels=config.data.channels,
+        image_size=config.data.image_size,
     )
     if config.tricks.zero_gamma:
         zero_last_gammas(model)
     layout = torch.channels_last if config.hardware.channels_last else torch.contiguous_format
-    model = model.to(worker.device, memory_format=layout)
+    model = model.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
     trained = model
     if worker.world_size > 1:
         devices = [worker.device] if worker.device.type == "cuda" else None
-        trained = DistributedDataParallel(
-            model,
-            device_ids=devices,
-            gradient_as_bucket_view=True,
-            broadcast_buffers=False,  # statistics are per worker (Goyal 2017) and averaged before evaluation
-        )
+        trained = _data_parallel(model, worker)
     options = config.optimizer
     optimizer = torch.optim.SGD(
         decay_groups(model, options.weight_decay, config.tricks.no_bias_decay),
@@ -66,13 +65,36 @@ def build_state(config: ExperimentConfig, *, num_classes: int, worker: Worker, p
         nesterov=options.nesterov,
         fused=True,
     )
-    return TrainingState(model, trained, optimizer, make_scaler(precision, worker.device.type))
+    if options.momentum:
+        _start_momentum_at_zero(optimizer)
+    return TrainingState(model, trained, optimizer, make_scaler(precision, worker.device_type))
+
+
+def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
+    """Give each weight a momentum of 0, from which the first step is the same as from none.
+
+    torch 2.15's fused SGD allocates it without a value, and when the loss scaler skips the first
+    step it stays so: every later step would add what the memory happened to hold.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _data_parallel(model: nn.Module, worker: Worker) -> DistributedDataParallel:
+    """Wrap a model; batch-norm statistics stay per worker (Goyal 2017), averaged before evaluation."""
+    options = inspect.signature(DistributedDataParallel).parameters
+    # torch 2.13 renamed the option and deprecated the old name
+    no_sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+    devices = [worker.device] if worker.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **{no_sync: False})
 
 
 def worker_buffers(model: nn.Module) -> Tensor:
     """Return this worker's floating-point buffers (batch-norm statistics) as one flat tensor."""
     buffers = _float_buffers(model)
-    return torch.cat([b.flatten() for b in buffers]) if buffers else torch.empty(0)
+    device = next(model.parameters()).device  # nccl gathers nothing that lies on the CPU
+    return torch.cat([b.flatten() for b in buffers]) if buffers else torch.empty(0, device=device)
 
 
 def load_worker_buffers(model: nn.Module, values: Tensor) -> None:

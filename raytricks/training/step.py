@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.recipe.recipe import Recipe
-from raytricks.tricks.gradient_clipping import clip_by_norm, global_norm
-from raytricks.tricks.label_smoothing import smoothed_cross_entropy
-from raytricks.tricks.mixed_precision import autocast
-from raytricks.tricks.mixup import draw_mix_weight, mix
 from raytricks.training.state import TrainingState
 from raytricks.training.worker import Worker
+from raytricks.tricks.gradient_clipping import clip_by_norm, global_norm
+from raytricks.tricks.label_smoothing import smoothed_cross_entropy
+from raytricks.tricks.mixed_precision import Precision, autocast
+from raytricks.tricks.mixup import draw_mix_weight, mix
 
 _RNG_STRIDE = 1_000_003  # spreads (seed, step, rank) over the generator's seeds
 
@@ -36,12 +36,12 @@ class Stepper:
     """
 
     def __init__(
-        self, config: ExperimentConfig, recipe: Recipe, state: TrainingState, worker: Worker, precision: str
+        self, config: ExperimentConfig, recipe: Recipe, state: TrainingState, worker: Worker, precision: Precision
     ) -> None:
         self._recipe = recipe
         self._state = state
         self._worker = worker
-        self._precision = precision
+        self._precision: Precision = precision
         self._seed = config.seed
         self._smoothing = config.tricks.label_smoothing
         self._alpha = config.tricks.mixup.alpha
@@ -65,7 +65,7 @@ class Stepper:
         is_silent = self._worker.world_size > 1 and not batch.is_last_of_step
         with self._state.trained.no_sync() if is_silent else nullcontext():  # type: ignore[operator]
             inputs, labels, neighbour_labels = self._mixed(batch)
-            with autocast(self._worker.device.type, self._precision):
+            with autocast(self._worker.device_type, self._precision):
                 logits = self._state.trained(inputs)
             logits = logits.float()
             losses = self._losses(logits, labels, neighbour_labels)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 import torch.distributed as dist
 
+from raytricks.tricks.mixed_precision import DeviceType
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -17,6 +19,11 @@ class Worker:
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
+
+    @property
+    def device_type(self) -> DeviceType:
+        """Return "cpu" or "cuda"."""
+        return "cuda" if self.device.type == "cuda" else "cpu"
 
     @property
     def is_first(self) -> bool:

@@ -24,9 +24,7 @@ def soft_cross_entropy(logits: torch.Tensor, probabilities: torch.Tensor) -> tor
     return -(probabilities * log_probabilities).sum(-1)
 
 
-def smoothed_one_hot(
-    labels: torch.Tensor, num_classes: int, epsilon: float, form: Form = "paper"
-) -> torch.Tensor:
+def smoothed_one_hot(labels: torch.Tensor, num_classes: int, epsilon: float, form: Form = "paper") -> torch.Tensor:
     """Return the smoothed target distribution of each label.
 
     Args:

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 
 Precision = Literal["fp32", "fp16", "bf16"]
+DeviceType = Literal["cpu", "cuda"]
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -12,9 +13,7 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
-def resolve_precision(
-    requested: Literal["auto", "fp32", "fp16", "bf16"], device_type: Literal["cpu", "cuda"]
-) -> Precision:
+def resolve_precision(requested: Literal["auto", "fp32", "fp16", "bf16"], device_type: DeviceType) -> Precision:
     """Return the precision asked for, or for auto the fastest that this machine's hardware computes.
 
     Auto on cuda: bf16 where it is native (compute capability 8.0 on), else fp16. Auto on cpu: bf16
@@ -43,7 +42,7 @@ def _cpu_computes_bf16() -> bool:
     return any(getattr(torch.cpu, query, lambda: False)() for query in queries)
 
 
-def autocast(device_type: Literal["cpu", "cuda"], precision: Precision) -> torch.autocast:
+def autocast(device_type: DeviceType, precision: Precision) -> torch.autocast:
     """Return the context for the forward pass and the loss; fp32 computes as written.
 
     The weights keep their fp32 type: never call `model.half()`.
@@ -53,6 +52,6 @@ def autocast(device_type: Literal["cpu", "cuda"], precision: Precision) -> torch
     return torch.autocast(device_type, dtype=DTYPES[precision])
 
 
-def make_scaler(precision: Precision, device_type: Literal["cpu", "cuda"]) -> torch.amp.GradScaler:
+def make_scaler(precision: Precision, device_type: DeviceType) -> torch.amp.GradScaler:
     """Return the gradient scaler: dynamic for fp16, a pass-through for the wide range of the others."""
     return torch.amp.GradScaler(device_type, enabled=precision == "fp16")

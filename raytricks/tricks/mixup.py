@@ -52,9 +52,7 @@ def mix(inputs: torch.Tensor, neighbours: torch.Tensor, mix_weight: float) -> to
     """
     _check_mix_weight(mix_weight)
     if inputs.shape != neighbours.shape:
-        raise ValueError(
-            f"neighbours must have the shape {tuple(inputs.shape)}, got {tuple(neighbours.shape)}"
-        )
+        raise ValueError(f"neighbours must have the shape {tuple(inputs.shape)}, got {tuple(neighbours.shape)}")
     if not inputs.is_floating_point():
         raise ValueError(f"inputs must be floats, got {inputs.dtype}; normalise the images before mixing")
     if mix_weight == 1:

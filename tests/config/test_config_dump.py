@@ -31,9 +31,7 @@ def strategy(schema: dict) -> st.SearchStrategy:
         return st.sampled_from(schema.get("enum") or [schema["const"]])
     if "pattern" in schema:
         names = st.from_regex(schema["pattern"].replace("$", r"\Z"))
-        return names | st.sampled_from(
-            ["null", "true", "1e3", "010", "0o7", "yes", "1.5", "NaN", "2024-01-01"]
-        )
+        return names | st.sampled_from(["null", "true", "1e3", "010", "0o7", "yes", "1.5", "NaN", "2024-01-01"])
     low, high = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     if schema["type"] == "integer":

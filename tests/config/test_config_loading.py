@@ -233,16 +233,12 @@ def test_all_problems_are_reported_at_once(config_file):
         "x.yaml:3: tricks.mixup.alpha: must be >= 0, got -1",
         "x.yaml:4: tricks.decay: milestones must rise, got [0.5, 0.2]",
         "x.yaml:6: seed is set twice (first on line 5)",
-        "x.yaml:7: model is a section, got 'resnet18'; "
-        "set model.name, model.variant, model.stem, model.width, ...",
+        "x.yaml:7: model is a section, got 'resnet18'; set model.name, model.variant, model.stem, model.width, ...",
     ]
 
 
 def test_rule_between_values_names_everyone_who_set_them(config_file):
-    rule = (
-        "tricks.warmup.epochs must be less than recipe.epochs ({}), got {}; "
-        "shorten the warmup or train longer"
-    )
+    rule = "tricks.warmup.epochs must be less than recipe.epochs ({}), got {}; shorten the warmup or train longer"
     path = config_file("seed: 3\ntricks.warmup.epochs: 200\n")
     assert problems(path) == [f"x.yaml:2: {rule.format(120, 200)}"]
     assert problems(path, ["recipe.epochs=3"]) == [f"x.yaml:2 and command line: {rule.format(3, 200)}"]
@@ -254,9 +250,7 @@ def test_wrong_number_from_python_is_rejected():
     assert problems(None, {"recipe.base_lr": math.nan}) == [
         "overrides: recipe.base_lr: must be a finite number, got nan"
     ]
-    assert problems(None, {"seed": object})[0].startswith(
-        "overrides: seed: must be a whole number, got <class"
-    )
+    assert problems(None, {"seed": object})[0].startswith("overrides: seed: must be a whole number, got <class")
 
 
 def test_missing_file_is_an_error_and_not_the_defaults(config_file):

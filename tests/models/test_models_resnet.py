@@ -47,9 +47,7 @@ def test_resnet_every_depth_variant_and_stem_gives_logits(depth_name, stem, vari
 @pytest.mark.parametrize("stem", STEMS)
 def test_resnet_trains_on_odd_sizes(stem, variant, norm):
     for depth_name, width in (("resnet14", 5), ("resnet50", 4)):
-        model = resnet(
-            depth_name, num_classes=3, in_channels=1, variant=variant, stem=stem, width=width, norm=norm
-        )
+        model = resnet(depth_name, num_classes=3, in_channels=1, variant=variant, stem=stem, width=width, norm=norm)
         model(torch.randn(2, 1, 17, 17)).sum().backward()
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
@@ -98,9 +96,7 @@ def test_resnet_d_shortcut_pools_only_real_pixels():
     torch.testing.assert_close(pool(ones), torch.ones(1, 4, 3, 3))
 
 
-@pytest.mark.parametrize(
-    ("stem", "sides"), [("imagenet", (32, 16)), ("small", (64, 64)), ("small_stride2", (32, 32))]
-)
+@pytest.mark.parametrize(("stem", "sides"), [("imagenet", (32, 16)), ("small", (64, 64)), ("small_stride2", (32, 32))])
 @pytest.mark.parametrize("variant", ["B", "D"])
 def test_resnet_stem_reduces_as_named(stem, sides, variant):
     with torch.device("meta"):

@@ -17,9 +17,7 @@ def batch(num_classes=7, dtype=torch.float32):
     return logits, torch.randint(num_classes, (5,), generator=generator)
 
 
-@pytest.mark.parametrize(
-    ("form", "true_class", "other_class"), [("paper", 0.7, 0.1), ("torch", 0.775, 0.075)]
-)
+@pytest.mark.parametrize(("form", "true_class", "other_class"), [("paper", 0.7, 0.1), ("torch", 0.775, 0.075)])
 def test_smoothing_targets_by_hand(form, true_class, other_class):
     targets = smoothed_one_hot(torch.tensor([2, 0]), 4, 0.3, form)
     expected = torch.full((2, 4), other_class)

@@ -131,9 +131,7 @@ def test_schedule_ends_at_zero_after_the_last_update():
 def test_schedule_equals_torchs_warmup_then_cosine(warmup_steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.8)
     schedulers = [
-        torch.optim.lr_scheduler.LinearLR(
-            optimizer, start_factor=1 / warmup_steps, total_iters=warmup_steps - 1
-        ),
+        torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / warmup_steps, total_iters=warmup_steps - 1),
         torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20 - warmup_steps),
     ]
     scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, schedulers, milestones=[warmup_steps])

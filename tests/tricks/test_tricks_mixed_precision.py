@@ -16,9 +16,7 @@ def test_precision_asked_for_is_kept(precision, device_type):
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
 def test_precision_auto_on_cuda_needs_native_bf16(monkeypatch, native, expected):
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native
-    )
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert resolve_precision("auto", "cuda") == expected
 
 

@@ -50,9 +50,7 @@ def test_mixup_equals_torchvision_given_its_weight(monkeypatch, num_images, alph
     torch.testing.assert_close(mix(images, images.roll(1, 0), mix_weight), their_images)
 
     logits = torch.randn(num_images, 4)
-    ours = mixed_loss(
-        lambda y: F.cross_entropy(logits, y, reduction="none"), labels, labels.roll(1, 0), mix_weight
-    )
+    ours = mixed_loss(lambda y: F.cross_entropy(logits, y, reduction="none"), labels, labels.roll(1, 0), mix_weight)
     torch.testing.assert_close(ours, soft_cross_entropy(logits, their_targets))
 
 

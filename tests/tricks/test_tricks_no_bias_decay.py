@@ -15,9 +15,7 @@ def names_by_decay(model, **settings):
     return {group["weight_decay"]: [names[id(p)] for p in group["params"]] for group in groups}
 
 
-@pytest.mark.parametrize(
-    "build", [torchvision.models.resnet50, lambda: resnet("resnet50", num_classes=9, variant="B")]
-)
+@pytest.mark.parametrize("build", [torchvision.models.resnet50, lambda: resnet("resnet50", num_classes=9, variant="B")])
 def test_no_bias_decay_splits_resnet50_as_the_paper(build):
     with torch.device("meta"):
         model = build()

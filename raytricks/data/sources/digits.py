@@ -12,6 +12,6 @@ def load_digits_split() -> Split:
     """Return all 1,797 images, scaled to 0..255, with their labels."""
     from sklearn.datasets import load_digits  # a second of import, paid only for this data
 
-    digits = load_digits()
-    pixels = np.rint(digits.images * (255 / _LARGEST_VALUE)).astype(np.uint8)[:, None]
-    return Split(digits.target.astype(np.int64), ArrayImages(pixels), "the 1,797 digits")
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.rint(images.reshape(-1, 8, 8) * (255 / _LARGEST_VALUE)).astype(np.uint8)[:, None]
+    return Split(np.asarray(labels, np.int64), ArrayImages(pixels), "the 1,797 digits")

@@ -37,6 +37,7 @@ def load_folder(directory: Path) -> FolderSplits:
     _require_directory(directory)
     train_dir = directory / "train"
     if not train_dir.is_dir():
+        _require_no_lone_split(directory)
         names, train, notes = _scan(directory, "the images")
         return FolderSplits(names, train, None, None, notes)
     names, train, notes = _scan(train_dir, "train")
@@ -55,6 +56,16 @@ def _require_directory(directory: Path) -> None:
         raise DataError(f"{directory}: no such data directory; {LAYOUT}")
     if not directory.is_dir():
         raise DataError(f"{directory}: is a file, not a data directory; {LAYOUT}")
+
+
+def _require_no_lone_split(directory: Path) -> None:
+    lone = [name for name in (*_EVALUATION_NAMES, "test") if _holds_folders(directory / name)]
+    if lone:  # else val/ and test/ would be taken for two classes
+        raise DataError(f"{directory}: holds {lone[0]}/ but no train/; {LAYOUT}")
+
+
+def _holds_folders(directory: Path) -> bool:
+    return directory.is_dir() and any(d.is_dir() for d in directory.iterdir())
 
 
 def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], Split, tuple[str, ...]]:

@@ -5,7 +5,9 @@ dimensions, bytes).
 """
 
 import gzip
+import math
 from pathlib import Path
+import zlib
 
 import numpy as np
 
@@ -31,10 +33,12 @@ def holds_idx_files(directory: Path) -> bool:
 
 def load_idx_split(directory: Path, split: str) -> Split:
     """Read the images and labels of `train` or `t10k`; raises DataError with the file's name."""
-    paths = [_find(directory, name) for name in _FILES[split]]
-    if None in paths:
-        missing = _FILES[split][paths.index(None)]
-        raise DataError(f"{directory}: {missing} (or {missing}.gz) is missing; all four IDX files are needed")
+    paths = []
+    for name in _FILES[split]:
+        path = _find(directory, name)
+        if path is None:
+            raise DataError(f"{directory}: {name} (or {name}.gz) is missing; all four IDX files are needed")
+        paths.append(path)
     images, labels = (_read(path, rank) for path, rank in zip(paths, (3, 1), strict=True))
     if len(images) != len(labels):
         raise DataError(f"{paths[0]} holds {len(images)} images, {paths[1]} {len(labels)} labels; they must be equal")
@@ -50,8 +54,8 @@ def find_fashion_mnist(path: str | None, download: bool) -> Path:
     if download and not path:
         return _download_fashion_mnist()
     raise DataError(
-        f"no Fashion-MNIST in {', '.join(str(d) for d in candidates)}; install Debian's dataset-fashion-mnist, "
-        "set data.path to a directory with the four IDX files, or set data.download=true"
+        f"no Fashion-MNIST in {', '.join(str(d) for d in candidates)}; install Debian's "
+        "dataset-fashion-mnist, set data.path to a directory of the four IDX files, or set data.download=true"
     )
 
 
@@ -75,12 +79,12 @@ def _read(path: Path, rank: int) -> np.ndarray:
     try:
         with opener(path, "rb") as file:
             content = file.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from None
     header = 4 + 4 * rank
-    if len(content) < header or content[2] != _UNSIGNED_BYTE or content[3] != rank:
-        raise DataError(f"{path}: not an IDX file of unsigned bytes with {rank} dimensions")
+    if len(content) < header or content[:4] != bytes((0, 0, _UNSIGNED_BYTE, rank)):
+        raise DataError(f"{path}: not an IDX file of unsigned bytes with {rank} dimensions; fetch the right file")
     shape = tuple(np.frombuffer(content, ">u4", rank, 4).tolist())
-    if len(content) - header != int(np.prod(shape)):
+    if len(content) - header != math.prod(shape) or 0 in shape:
         raise DataError(f"{path}: holds {len(content) - header} bytes, its header says {shape}; fetch it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

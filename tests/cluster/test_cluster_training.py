@@ -1,0 +1,138 @@
+"""Real Ray, one local cluster for the whole module."""
+
+import os
+from pathlib import Path
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+import torch
+
+import raytricks
+from raytricks.cluster.session import ray_session, require_resources
+from raytricks.errors import ClusterError, InterruptedRun, NonFiniteError
+from raytricks.training.records import read_records
+
+# Ray and what it imports warn about themselves; warnings of ours stay errors
+_IGNORED = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(400),
+    *(pytest.mark.filterwarnings(f"ignore::{category}") for category in _IGNORED),
+]
+
+SETTINGS = {
+    "data.source": "digits",
+    "data.horizontal_flip": False,
+    "model.name": "resnet8",
+    "model.norm": "group",
+    "recipe.epochs": 3,
+    "recipe.global_batch_size": 64,
+    "tricks.warmup.epochs": 1.0,
+    "tricks.mixup.alpha": 0.2,
+    "hardware.precision": "fp32",
+    "hardware.cpus_per_worker": 1,
+    "logging.every_steps": 1,
+    "logging.tensorboard": False,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with ray_session() as resources:
+        yield resources
+
+
+def settings(folder: Path, **changes) -> dict:
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    return SETTINGS | {"output_dir": str(folder)} | dotted
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(run_dir / "model.safetensors")
+
+
+def steps(run_dir: Path) -> list[dict]:
+    return [r for r in read_records(run_dir / "metrics.jsonl") if r["kind"] == "step"]
+
+
+@pytest.fixture(scope="module")
+def two_workers(cluster, tmp_path_factory):
+    if cluster["CPU"] < 2:
+        pytest.skip("needs 2 CPUs")
+    folder = tmp_path_factory.mktemp("two")
+    return raytricks.train(None, settings(folder, name="two", workers=2))
+
+
+def test_two_workers_follow_the_loss_curve_of_one_process(two_workers, tmp_path):
+    alone = raytricks.train(None, settings(tmp_path, name="alone", workers=0))
+    ours, theirs = steps(alone.run_dir)[:50], steps(two_workers.run_dir)[:50]
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs] == list(range(1, 51))
+    for name in ("objective", "cross_entropy"):
+        np.testing.assert_allclose([r[name] for r in theirs], [r[name] for r in ours], rtol=1e-4)
+
+
+def test_evaluation_on_two_workers_counts_every_image_once(two_workers):
+    assert two_workers.last["val_num_images"] == 359  # odd: a padded sampler would make it 360
+
+
+class KillOnce:
+    """Kills a Ray Train worker process when a step is logged."""
+
+    def __init__(self, at_step: int) -> None:
+        self.at_step = at_step
+        self.killed = 0
+        self.mode = "quiet"
+
+    def record(self, record: dict) -> None:
+        if record["kind"] == "step" and record["step"] >= self.at_step and not self.killed:
+            found = subprocess.run(["pgrep", "-f", "ray::.*RayTrainWorker"], capture_output=True, text=True)
+            self.killed = int(found.stdout.split()[-1])
+            os.kill(self.killed, signal.SIGKILL)
+
+    def __getattr__(self, name: str):
+        return lambda *_: None
+
+
+def test_a_killed_worker_leaves_the_final_weights_bit_equal(two_workers, tmp_path):
+    killer = KillOnce(at_step=30)
+    overrides = settings(tmp_path, name="killed", workers=2, checkpoint__every_steps=10)
+    result = raytricks.train(None, overrides, reporter=killer)  # type: ignore[arg-type]
+    assert killer.killed
+    notes = [r["text"] for r in result.records if r["kind"] == "note"]
+    assert any("resumed from step-" in text for text in notes), notes
+    clean, recovered = weights(two_workers.run_dir), weights(result.run_dir)
+    assert all(torch.equal(clean[name], recovered[name]) for name in clean)
+
+
+def test_a_non_finite_gradient_ends_the_run_with_its_own_error(cluster, tmp_path):
+    with pytest.raises(NonFiniteError, match="lower recipe.base_lr"):
+        raytricks.train(None, settings(tmp_path, name="nan", workers=1, recipe__base_lr=1e30))
+
+
+def test_a_stop_request_saves_and_the_run_resumes_on_another_number_of_workers(two_workers, tmp_path):
+    class StopAt(KillOnce):
+        def record(self, record: dict) -> None:
+            if record["kind"] == "step" and record["step"] >= self.at_step and not self.killed:
+                self.killed = os.getpid()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedRun, match="--resume") as stopped:
+        raytricks.train(None, settings(tmp_path, name="stop", workers=2), reporter=StopAt(30))  # type: ignore[arg-type]
+    assert stopped.value.exit_code == 143
+    result = raytricks.train(None, {"workers": 0}, resume=tmp_path / "stop")
+    for name, value in weights(two_workers.run_dir).items():
+        torch.testing.assert_close(weights(result.run_dir)[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_more_workers_than_the_cluster_has_cpus_is_refused_at_once(cluster, tmp_path):
+    with pytest.raises(ClusterError, match="set workers="):
+        raytricks.train(None, settings(tmp_path, name="many", workers=60))
+    assert not (tmp_path / "many").exists()
+
+
+def test_gpus_that_the_cluster_lacks_are_refused():
+    with pytest.raises(ClusterError, match="set hardware.device=cpu"):
+        require_resources({"CPU": 8.0}, num_workers=2, cpus_per_worker=1, use_gpu=True)

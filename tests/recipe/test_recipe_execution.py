@@ -1,0 +1,50 @@
+"""How workers share a global batch."""
+
+import pytest
+
+from raytricks.config import load_config
+from raytricks.errors import ConfigError
+from raytricks.recipe.execution import plan_execution
+
+
+def plan(num_workers: int, batch: int, images_per_device: int | None = None, norm: str = "batch"):
+    config = load_config(
+        None,
+        {
+            "recipe.global_batch_size": batch,
+            "hardware.images_per_device": images_per_device,
+            "model.norm": norm,
+            "hardware.precision": "fp32",
+        },
+    ).config
+    return plan_execution(config, num_workers=num_workers, device_type="cpu")
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "batch", "images_per_device", "share", "micro", "steps"),
+    [
+        (1, 256, None, 256, 256, 1),
+        (2, 256, None, 128, 128, 1),
+        (3, 10, None, 4, 4, 1),  # 3, 3 and 4
+        (2, 33, 8, 17, 8, 3),  # 16 = 8 + 8, 17 = 5 + 6 + 6
+        (1, 256, 100, 256, 86, 3),  # near-equal pieces: 85, 85 and 86
+        (1, 64, 64, 64, 64, 1),
+    ],
+)
+def test_execution_shares_by_hand(num_workers, batch, images_per_device, share, micro, steps):
+    execution = plan(num_workers, batch, images_per_device)
+    assert execution.images_per_worker == share
+    assert execution.micro_batch_size == micro
+    assert execution.accumulation_steps == steps
+
+
+@pytest.mark.parametrize(("num_workers", "batch", "images_per_device"), [(4, 4, None), (2, 3, None), (1, 64, 1)])
+def test_execution_batch_norm_on_single_images_is_refused(num_workers, batch, images_per_device):
+    with pytest.raises(ConfigError, match="needs 2 images in each forward pass, a worker would get 1.*norm=group"):
+        plan(num_workers, batch, images_per_device)
+    assert plan(num_workers, batch, images_per_device, norm="group").num_workers == num_workers
+
+
+def test_execution_more_workers_than_images_is_refused():
+    with pytest.raises(ConfigError, match="5 workers cannot share a global batch of 4; use at most 4"):
+        plan(5, 4, norm="group")

@@ -55,7 +55,6 @@ def build_state(config: ExperimentConfig, *, num_classes: int, worker: Worker, p
     model = model.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
     trained = model
     if worker.world_size > 1:
-        devices = [worker.device] if worker.device.type == "cuda" else None
         trained = _data_parallel(model, worker)
     options = config.optimizer
     optimizer = torch.optim.SGD(

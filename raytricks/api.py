@@ -144,9 +144,10 @@ def train(
             return None
         launch.open_run_directory()
         launch.execute()
+        reporter.stop()
+        return launch.finish(started_s)
     finally:
         reporter.close()
-    return launch.finish(started_s)
 
 
 class _Launch:
@@ -235,6 +236,7 @@ class _Launch:
         job = TrainingJob(config=config, data=data, run_dir=self.run_dir)
 
         def begin() -> None:
+            stop.install()
             self.reporter.start(recipe.epochs, recipe.steps_per_epoch)
 
         if config.workers:

@@ -164,7 +164,7 @@ def main() -> None:
         code = _STOPPED
     if code == _STOPPED:  # typer turns Ctrl-C into this
         print("stopped", file=sys.stderr)
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Antialiased bilinear resampling is separable, so each image is `rows @ image @ columns` with
 small weight matrices built from its box: two batched matrix products, on any device, with
 the flip folded into the columns. Agrees with torchvision's `resized_crop(antialias=True)`.
+The size of the canvas may change the order of the sums, so the last bit of a result, nothing else.
 """
 
 import torch
@@ -28,7 +29,7 @@ def resample_weights(starts: Tensor, sizes: Tensor, length: int, out_size: int) 
     pixels = torch.arange(length, device=device)[None, None, :] + 0.5
     weights = (1 - (pixels - centres).abs() / support).clamp(min=0)
     weights = weights * ((pixels > starts) & (pixels < starts + sizes))
-    return (weights / weights.sum(dim=2, keepdim=True, dtype=torch.float64)).float()
+    return weights / weights.sum(dim=2, keepdim=True)
 
 
 def crop_and_resize(images: Tensor, boxes: Tensor, out_size: int, flip: Tensor | None = None) -> Tensor:

@@ -63,7 +63,7 @@ def _images(config: ExperimentConfig) -> str:
     data = config.data
     kind = {
         "none": "no augmentation",
-        "shift": f"shift up to {data.shift_pixels} px",
+        "shift": f"shift up to {data.shift_pixels} px" if data.shift_pixels else "no shift",
         "random_resized_crop": f"random crop of {data.crop_scale[0]:.0%} to {data.crop_scale[1]:.0%} of the area",
     }[data.augmentation or "none"]
     flip = ", flip" if data.horizontal_flip and data.augmentation != "none" else ""

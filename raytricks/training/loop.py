@@ -170,7 +170,7 @@ class _Run:
         }
         self._write("epoch", epoch, **record)
         self.state.epoch_totals = dict.fromkeys(TOTALS, 0.0)
-        self.last_metrics = {name: value for name, value in record.items() if name.startswith("val_")}
+        self.last_metrics = {f"val_{name}": value for name, value in metrics.items()}
         self._save(epoch)
         return {"kind": "epoch", "step": self.state.step, "epoch": epoch + 1, **record}
 

@@ -13,6 +13,7 @@ import json
 import os
 from pathlib import Path
 import platform
+import shlex
 import shutil
 import socket
 import subprocess
@@ -41,14 +42,11 @@ def create_run_directory(config: ExperimentConfig, data_name: str) -> Path:
     """
     name = config.name or f"{data_name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     run_dir = Path(config.output_dir).expanduser() / name
+    if run_dir.exists():
+        raise ConfigError(_already_there(run_dir))
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         run_dir.mkdir()
-    except FileExistsError:
-        raise ConfigError(
-            f"{run_dir} exists ({progress_of(run_dir)}); choose another name, or go on with "
-            f"`raytricks train --resume {run_dir}`"
-        ) from None
     except OSError as error:
         raise ConfigError(f"{run_dir} cannot be made ({error.strerror}); set output_dir to a writable place") from None
     return run_dir
@@ -151,6 +149,12 @@ def remove_if_empty_run(run_dir: Path) -> None:
     has_work = (run_dir / CHECKPOINTS).is_dir() or read_records(run_dir / METRICS_FILE)
     if not has_work:
         shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _already_there(run_dir: Path) -> str:
+    can_go_on = (run_dir / CONFIG_FILE).is_file() and not (run_dir / MODEL_FILE).is_file()
+    resume = f", or go on with `raytricks train --resume {shlex.quote(str(run_dir))}`" if can_go_on else ""
+    return f"{run_dir} exists ({progress_of(run_dir)}); choose another name{resume}"
 
 
 def _meant_run(path: Path) -> str:

@@ -21,10 +21,15 @@ class StopSignals:
         return self._received
 
     def __enter__(self) -> "StopSignals":
+        self.install()
+        return self
+
+    def install(self) -> None:
+        """Catch the signals (again): a library may take them over, as `ray.init` does with SIGTERM."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
-        return self
+                previous = signal.signal(number, self._receive)
+                self._previous.setdefault(number, previous)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,8 @@ def _data_parallel(model: nn.Module, worker: Worker) -> DistributedDataParallel:
     # torch 2.13 renamed the option and deprecated the old name
     no_sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
     devices = [worker.device] if worker.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **{no_sync: False})
+    per_version: dict[str, Any] = {no_sync: False}
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **per_version)
 
 
 def worker_buffers(model: nn.Module) -> Tensor:

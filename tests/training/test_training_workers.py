@@ -44,7 +44,8 @@ class Fleet:
     """Processes that stay for the whole module: importing torch takes seconds."""
 
     def __init__(self, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["raytricks.training.loop", "torch._dynamo"])  # DDP imports the latter
         self.folder, self.number = folder, 0
         self.tasks = [context.Queue() for _ in range(MOST_WORKERS)]
         self.results = context.Queue()
@@ -235,7 +236,7 @@ def test_workers_checkpoint_of_two_is_resumed_by_one(fleet, make_job, last_step,
     outcomes = fleet.run(2, train_until, job, last_step)
     assert [type(o) for o in outcomes] == [InterruptedRun, InterruptedRun]
     epochs = fleet.run(1, train_all, job)[0]
-    assert [e["step"] for e in epochs] == ([8, 12] if last_step in (4, 6) else [])
+    assert [e["step"] for e in epochs] == [8, 12]
     assert [s["step"] for s in steps(job)] == list(range(1, 13))
     if norm == "group":  # nothing depends on the workers, so the run is that of one worker alone
         twin = make_job("twin", model__norm=norm)
@@ -248,7 +249,6 @@ def test_workers_resume_in_mid_epoch_bit_for_bit(fleet, make_job):
     fleet.run(2, train_all, whole)
     fleet.run(2, train_until, parted, 6)
     fleet.run(2, train_all, parted)
-    assert (whole.run_dir / "model.safetensors").read_bytes()
     ours, theirs = (newest_checkpoint(j.run_dir / "checkpoints") for j in (parted, whole))
     assert ours is not None and theirs is not None
     for name, value in theirs.content["model"].items():

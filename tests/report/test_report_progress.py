@@ -1,0 +1,137 @@
+"""What is printed, and where."""
+
+import io
+import json
+
+import pytest
+
+from raytricks.report.progress import Reporter, duration, epoch_line
+from raytricks.report.summary import summary_lines
+
+EPOCH = {
+    "kind": "epoch",
+    "step": 4,
+    "epoch": 1,
+    "train_objective": 1.5,
+    "train_top1": 0.5,
+    "val_top1": 0.75,
+    "val_top5": 0.9,
+    "val_cross_entropy": 0.6,
+    "val_num_images": 359,
+    "lr": 0.1,
+    "images_per_second": 1234.0,
+    "train_s": 3.0,
+    "val_s": 1.0,
+    "skipped_steps": 0,
+}
+STEP = {
+    "kind": "step",
+    "step": 2,
+    "epoch": 1,
+    "objective": 2.0,
+    "images_per_second": 100.0,
+    "grad_norm": None,
+}
+NOTE = {"kind": "note", "step": 0, "epoch": 0, "text": "resumed [from] step-3"}
+TEST = {"kind": "test", "step": 8, "epoch": 2, "test_top1": 0.5, "test_num_images": 1000}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(mode: str, stream: io.StringIO) -> str:
+    reporter = Reporter(mode, stream)
+    reporter.line("header")
+    reporter.start(2, 4)
+    for record in (NOTE, STEP, EPOCH, {**STEP, "step": 5, "epoch": 2}, {**EPOCH, "step": 8, "epoch": 2}, TEST):
+        reporter.record(record)
+    reporter.stop()
+    reporter.line("summary")
+    reporter.close()
+    return stream.getvalue()
+
+
+def test_report_to_a_file_is_one_plain_line_an_epoch():
+    text = shown("text", io.StringIO())
+    assert "\x1b" not in text and "\r" not in text
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines] == ["header", "note", "epoch", "epoch", "test", "summary"]
+    assert lines[1] == "note  resumed [from] step-3"
+    assert lines[2].startswith("epoch 1/2  loss 1.5000  train 50.00%  val top-1 75.00% top-5 90.00% loss 0.6000")
+    assert "1,234 img/s  4 s  left" in lines[2]
+
+
+def test_report_to_a_terminal_says_the_same_and_removes_its_live_line():
+    text = shown("text", Terminal())
+    assert "\x1b" in text
+    for part in ("header", "note  resumed [from] step-3", "epoch 1/2  loss 1.5000", "test  top-1 50.00%", "summary"):
+        assert part in text
+    assert max(line.count("epoch 1/2  loss") for line in text.splitlines()) == 1  # not wrapped
+
+
+def test_report_as_json_is_records_only():
+    lines = [json.loads(line) for line in shown("json", io.StringIO()).splitlines()]
+    assert [line["kind"] for line in lines] == ["note", "step", "epoch", "step", "epoch", "test"]
+    assert lines[2] == EPOCH
+
+
+def test_report_quiet_prints_nothing():
+    assert shown("quiet", io.StringIO()) == shown("quiet", Terminal()) == ""
+
+
+@pytest.mark.parametrize("mode", ["text", "json", "quiet"])
+def test_report_writes_the_log_in_every_mode(tmp_path, mode):
+    reporter = Reporter(mode, io.StringIO())
+    reporter.line("before")
+    reporter.open_log(tmp_path / "log.txt")
+    reporter.record(EPOCH)
+    reporter.close()
+    reporter.close()
+    assert (tmp_path / "log.txt").read_text().splitlines()[0] == "before"
+    assert "epoch 1/" in (tmp_path / "log.txt").read_text()
+
+
+def test_report_goes_to_stdout_by_default(capsys):
+    Reporter().line("hello")
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_report_shows_skipped_steps_and_losses_that_were_not_finite():
+    record = EPOCH | {"skipped_steps": 2, "train_objective": None, "train_top1": None}
+    line = epoch_line(record, 10, "?")
+    assert "skipped 2" in line and "loss -  train -" in line
+    reporter = Reporter("text", Terminal())
+    reporter.start(2, 4)
+    reporter.record({**STEP, "objective": None})
+    reporter.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (45, "45 s"),
+        (89.4, "89 s"),
+        (90, "1 min 30 s"),
+        (200, "3 min 20 s"),
+        (5399, "89 min 59 s"),
+        (5400, "1 h 30 min"),
+        (7500, "2 h 05 min"),
+        (360_000, "100 h 00 min"),
+    ],
+)
+def test_duration_for_people(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_summary_names_last_and_best(tmp_path):
+    records = [EPOCH, {**EPOCH, "epoch": 2, "val_top1": 0.7}, TEST]
+    text = "\n".join(summary_lines(tmp_path / "run", records, 100, "held out"))
+    assert "last      epoch 2: top-1 70.00% of 359 images (held out)" in text
+    assert "best      epoch 1: top-1 75.00%" in text and "optimistic" in text
+    assert "test      top-1 50.00%, scored once" in text
+    assert f"raytricks train {tmp_path}/run/config.yaml name=again" in text

@@ -1,0 +1,113 @@
+"""The finished model: read back as it was, or refused in one line."""
+
+import json
+import os
+import pickle
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+import torch
+
+import raytricks
+from raytricks.errors import CheckpointError
+from raytricks.training.loop import MODEL_FILE, run_epochs
+from raytricks.training.model_file import load_model
+from raytricks.training.worker import Worker
+
+
+@pytest.fixture
+def trained(make_job):
+    """A finished job."""
+    job = make_job(recipe__epochs=2)
+    list(run_epochs(job, Worker()))
+    return job
+
+
+def metadata_of(path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_model_file_round_trip(trained):
+    model = load_model(trained.run_dir / MODEL_FILE)
+    assert model.class_names == tuple("0123456789")
+    assert (model.channels, model.transform) == (1, trained.data.transform)
+    assert not model.model.training
+    images = trained.data.evaluation.images.pixels
+    labels = torch.from_numpy(trained.data.evaluation.labels)
+    inputs = model.transform.normalize(torch.from_numpy(images))
+    with torch.no_grad():
+        logits = model.model(inputs)
+    correct = float((logits.argmax(1) == labels).double().mean())
+    assert correct == pytest.approx(model.metrics["val_top1"])
+    assert float(torch.nn.functional.cross_entropy(logits, labels)) == pytest.approx(
+        model.metrics["val_cross_entropy"], rel=1e-4
+    )
+
+
+def test_model_file_is_found_by_its_run_directory(trained):
+    by_directory = raytricks.load_model(str(trained.run_dir))
+    by_file = raytricks.load_model(trained.run_dir / MODEL_FILE)
+    for name, value in by_file.model.state_dict().items():
+        assert torch.equal(by_directory.model.state_dict()[name], value)
+
+
+def test_model_file_is_written_whole(trained):
+    assert not list(trained.run_dir.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("kind", ["emptied", "truncated", "text", "pickle", "torch", "foreign"])
+def test_model_file_that_is_none_is_refused(trained, tmp_path, kind):
+    path, canary = trained.run_dir / MODEL_FILE, tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self):
+            return os.system, (f"touch {canary}",)
+
+    whole = path.read_bytes()
+    if kind == "torch":
+        torch.save({"weight": torch.zeros(3)}, path)
+    elif kind == "foreign":
+        save_file({"weight": torch.zeros(3)}, path)
+    else:
+        contents = {"emptied": b"", "truncated": whole[:-9], "text": b"<html>", "pickle": pickle.dumps(Bomb())}
+        path.write_bytes(contents[kind])
+    with pytest.raises(CheckpointError, match="model.safetensors: not a") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+    assert not canary.exists()
+
+
+def test_model_file_missing_says_what_has_one(tmp_path):
+    with pytest.raises(CheckpointError, match="no such model file; a finished run has a model.safetensors"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": '["a", "b"]'},
+        {"class_names": "not json"},
+        {"transform": "{}"},
+        {"channels": '"three"'},
+        {"model": '{"name": "resnet5d"}'},
+        {"model": '{"name": "resnet8", "width": 16}'},
+        {"model": "[]"},
+    ],
+)
+def test_model_file_whose_description_is_wrong_is_refused(trained, change):
+    path = trained.run_dir / MODEL_FILE
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata_of(path) | change)
+    with pytest.raises(CheckpointError, match="do not belong together") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_model_file_metadata_is_plain_json(trained):
+    metadata = metadata_of(trained.run_dir / MODEL_FILE)
+    assert metadata["format"] == "raytricks-model-1"
+    assert json.loads(metadata["model"])["name"] == "resnet8"
+    assert json.loads(metadata["metrics"])["val_num_images"] == 50

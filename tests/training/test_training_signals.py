@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM as requests."""
+
+import signal
+import threading
+
+import pytest
+
+from raytricks.training.signals import StopSignals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_kept_not_raised(number):
+    with StopSignals() as stop:
+        assert stop() == 0
+        signal.raise_signal(number)
+        assert stop() == number
+
+
+def test_signals_a_second_ctrl_c_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), StopSignals():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_outside_the_main_thread_are_left_alone():
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def enter() -> None:
+        with StopSignals() as stop:
+            seen.extend([signal.getsignal(signal.SIGTERM), stop()])
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [before, 0]

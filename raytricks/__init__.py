@@ -1,8 +1,8 @@
 """raytricks: train the best image classifier your hardware can make, on a laptop or a Ray cluster.
 
-import raytricks
-result = raytricks.train("configs/digits.yaml", {"recipe.epochs": 10})
-model = raytricks.load_model(result.run_dir)
+>>> import raytricks
+>>> result = raytricks.train("configs/digits.yaml", {"recipe.epochs": 10})
+>>> model = raytricks.load_model(result.run_dir)
 """
 
 from typing import TYPE_CHECKING

@@ -29,7 +29,7 @@ from raytricks.training import checkpoint as checkpoints
 from raytricks.training.evaluation import evaluate
 from raytricks.training.model_file import save_model
 from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after
-from raytricks.training.state import build_state, load_worker_buffers, worker_buffers
+from raytricks.training.state import build_state, worker_buffers
 from raytricks.training.step import Stepper
 from raytricks.training.step_log import TOTALS, StepLog
 from raytricks.training.worker import Worker
@@ -104,8 +104,6 @@ class _Run:
         )
         # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
         self.check_every = 1 if worker.device.type == "cpu" else config.logging.every_steps
-        self.skipped_in_a_row = 0
-        self.last_metrics: dict[str, float] = {}  # of the newest evaluation, for the model file
         self._stop_requested, self._listener = stop_requested, listener
         self.resumed_from = self._restore()
         self.writer = self._open_writer() if worker.is_first else None
@@ -170,7 +168,7 @@ class _Run:
         }
         self._write("epoch", epoch, **record)
         self.state.epoch_totals = dict.fromkeys(TOTALS, 0.0)
-        self.last_metrics = {f"val_{name}": value for name, value in metrics.items()}
+        self.state.last_metrics = {f"val_{name}": value for name, value in metrics.items()}
         self._save(epoch)
         return {"kind": "epoch", "step": self.state.step, "epoch": epoch + 1, **record}
 
@@ -208,13 +206,13 @@ class _Run:
 
     def _check_row(self, row: dict[str, float], step: int) -> None:
         if not row["skipped"]:
-            self.skipped_in_a_row = 0
+            self.state.skipped_in_a_row = 0
             return
         self._require_finite(row["grad_norm"], step)
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        self.state.skipped_in_a_row += 1
+        if self.state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise NonFiniteError(
-                f"step {step}: {self.skipped_in_a_row} steps in a row overflowed in fp16; the last checkpoint is kept; "
+                f"step {step}: {MAX_SKIPPED_IN_A_ROW} steps in a row overflowed in fp16; the last checkpoint is kept; "
                 "set hardware.precision=bf16 or fp32, or lower recipe.base_lr"
             )
 
@@ -258,7 +256,7 @@ class _Run:
     def _score_test(self, test: LabelledImages) -> None:
         metrics = {f"test_{name}": value for name, value in self._evaluate(test).items()}
         self._write("test", self.recipe.epochs - 1, **metrics)
-        self.last_metrics |= metrics
+        self.state.last_metrics |= metrics
 
     def _write(self, kind: str, epoch: int, **values) -> None:
         if self.writer is not None:
@@ -289,20 +287,11 @@ class _Run:
         buffers = worker.gather_to_first(worker_buffers(state.model))
         failure: RaytricksError | None = None
         if worker.is_first:
-            content = {
-                "model": state.model.state_dict(),
-                "optimizer": state.optimizer.state_dict(),
-                "scaler": state.scaler.state_dict(),
-                "step": state.step,
-                "seed": self.config.seed,
-                "epoch_totals": state.epoch_totals,
-                "worker_buffers": buffers,
-                "skipped_in_a_row": self.skipped_in_a_row,
-                "last_metrics": self.last_metrics,
-            }
             folder = self.job.run_dir / CHECKPOINTS
             try:
-                checkpoints.save_checkpoint(folder, state.step, content, keep=self.config.checkpoint.keep)
+                checkpoints.save_checkpoint(
+                    folder, state.step, state.content(buffers), keep=self.config.checkpoint.keep
+                )
             except RaytricksError as error:
                 failure = error
         self._raise_on_all(failure)
@@ -322,7 +311,7 @@ class _Run:
         step = 0
         if found is not None:
             try:
-                self._load(found.content)
+                self.state.load(found.content, self.worker)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise CheckpointError(
                     f"{found.path} is of another model or version of raytricks ({str(error).splitlines()[0]}); "
@@ -335,27 +324,13 @@ class _Run:
         self.worker.wait_for_all()
         return found
 
-    def _load(self, content: dict) -> None:
-        state, worker = self.state, self.worker
-        state.model.load_state_dict(content["model"])
-        state.optimizer.load_state_dict(content["optimizer"])
-        state.scaler.load_state_dict(content["scaler"])
-        state.step = content["step"]
-        state.epoch_totals = dict(content["epoch_totals"])
-        self.skipped_in_a_row = content["skipped_in_a_row"]
-        self.last_metrics = dict(content["last_metrics"])
-        buffers = content["worker_buffers"]
-        is_same_world = len(buffers) == worker.world_size
-        mine = buffers[worker.rank] if is_same_world else buffers.mean(dim=0)
-        load_worker_buffers(state.model, mine)
-
     def _save_model(self) -> None:
         save_model(
             self.job.run_dir / MODEL_FILE,
             self.state.model.state_dict(),
             self.config.model,
             self.job.data,
-            self.last_metrics,
+            self.state.last_metrics,
         )
 
 

@@ -16,6 +16,9 @@ from raytricks.tricks.mixed_precision import Precision, make_scaler
 from raytricks.tricks.no_bias_decay import decay_groups
 from raytricks.tricks.zero_gamma import zero_last_gammas
 
+_PLAIN = ("step", "epoch_totals", "skipped_in_a_row", "last_metrics")
+"""Attributes of TrainingState that a checkpoint holds as they are."""
+
 
 @dataclass
 class TrainingState:
@@ -26,6 +29,8 @@ class TrainingState:
         trained: `model`, wrapped for data parallelism when there are several workers.
         step: optimizer steps made.
         epoch_totals: sums of the unfinished epoch, see step_log.
+        skipped_in_a_row: steps that the loss scaler skipped since the last good one.
+        last_metrics: of the last evaluation.
     """
 
     model: nn.Module
@@ -34,6 +39,33 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     step: int = 0
     epoch_totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
+    skipped_in_a_row: int = 0
+    last_metrics: dict[str, float] = field(default_factory=dict)
+
+    def content(self, buffers: Tensor | None) -> dict[str, Any]:
+        """Return what a checkpoint holds: tensors and plain values.
+
+        Args:
+            buffers: (world_size, ...) `worker_buffers` of all workers.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "worker_buffers": buffers,
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def load(self, content: dict[str, Any], worker: Worker) -> None:
+        """Take over a checkpoint, made by this or another number of workers."""
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        for name in _PLAIN:
+            setattr(self, name, content[name])
+        buffers = content["worker_buffers"]
+        is_same_world = len(buffers) == worker.world_size
+        load_worker_buffers(self.model, buffers[worker.rank] if is_same_world else buffers.mean(dim=0))
 
 
 def build_state(config: ExperimentConfig, *, num_classes: int, worker: Worker, precision: Precision) -> TrainingState:

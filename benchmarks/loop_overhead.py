@@ -1,20 +1,21 @@
-"""What our loop costs over a minimal PyTorch loop, and what Ray Train adds to it.
+"""What our loop costs over a minimal PyTorch loop, in a process of its own and in a Ray Train worker.
 
-Three ways to train the model of configs/fashion_mnist.yaml on the same images, batch and
-threads, taking turns in one run, so that whatever else the machine does hits all alike:
+The model of configs/fashion_mnist.yaml is trained on the same images, batch and one thread by
 
     plain     index, flip, normalise, forward, cross-entropy, backward, SGD; nothing else
-    loop      run_epochs in this process (workers: 0)
-    ray       run_epochs in one Ray Train worker (workers: 1)
+    ours      run_epochs: also order, augmentation per sample, metrics, gradient norm, checks
 
-Command:   python benchmarks/loop_overhead.py [--rounds 5] [--images 6400]
-Prints images/s of each round (median of the epochs after the first), medians over the rounds
-and the ratios to plain of the same round.
+taking turns every epoch of a few steps, so that whatever else the machine does hits both alike.
+This is done in this process (workers: 0) and, again, in a Ray Train worker that reports each
+epoch as `raytricks train` does (workers: 1).
+
+Command:   python benchmarks/loop_overhead.py [--pairs 15] [--images 2560]
+Prints the median over the pairs of ours / plain, in images/s of wall time, and the quartiles.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
-import json
 from pathlib import Path
 import statistics
 import tempfile
@@ -24,7 +25,6 @@ import torch
 import torch.nn.functional as F
 
 import raytricks
-from raytricks.cluster.driver import train_on_ray
 from raytricks.cluster.session import ray_session
 from raytricks.data.prepared import LabelledImages, PreparedData, prepare_data
 from raytricks.data.store import UniformStore
@@ -34,39 +34,34 @@ from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.worker import Worker
 
 CONFIG = Path(__file__).parent.parent / "configs" / "fashion_mnist.yaml"
-EPOCHS = 4
 THREADS = 1
 
 
 def main() -> None:
-    """Run the rounds and print the ratios."""
+    """Compare in this process and in a Ray Train worker; print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=6400)
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--images", type=int, default=2560)
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    keep_freed_memory()
-    job = make_job(arguments.images)
-    results: list[dict[str, float]] = []
-    with ray_session():
-        for number in range(arguments.rounds):
-            row = {"plain": plain(job), "loop": loop(job), "ray": on_ray(job)}
-            results.append(row)
-            print(f"round {number + 1}  " + "  ".join(f"{k} {v:,.0f} img/s" for k, v in row.items()), flush=True)
-    medians = {name: statistics.median(r[name] for r in results) for name in results[0]}
-    ratios = {name: statistics.median(r[name] / r["plain"] for r in results) for name in ("loop", "ray")}
-    print(json.dumps({"median_images_per_second": medians, "median_ratio_to_plain": ratios}, indent=1))
+    job = make_job(arguments.images, arguments.pairs)
+    show("workers: 0", compare(job))
+    show("workers: 1", compare_in_ray_worker(job))
 
 
-def make_job(num_images: int) -> TrainingJob:
+def show(name: str, pairs: list[tuple[float, float]]) -> None:
+    """Print the median speeds and the quartiles of the ratio."""
+    low, middle, high = statistics.quantiles([ours / plain for plain, ours in pairs], n=4)
+    plain, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"{name}  plain {plain:,.0f} img/s  ours {ours:,.0f} img/s  ratio {middle:.3f} ({low:.3f} to {high:.3f})")
+
+
+def make_job(num_images: int, pairs: int) -> TrainingJob:
     """Cut the data down to a few images; keep everything else of the config."""
     overrides = {
-        "workers": 1,
-        "recipe.epochs": EPOCHS,
-        "tricks.warmup.epochs": 1.0,
+        "recipe.epochs": pairs + 1,
         "data.shift_pixels": 0,
-        "hardware.cpus_per_worker": THREADS,
         "hardware.precision": "fp32",
+        "logging.tensorboard": False,
     }
     plan = raytricks.plan_run(CONFIG, overrides)
     data = prepare_data(plan.catalog, plan.config.data)
@@ -74,25 +69,54 @@ def make_job(num_images: int) -> TrainingJob:
     return TrainingJob(config=plan.config, data=small, run_dir=Path("unset"))
 
 
+def compare(job: TrainingJob, report: Callable[[dict], None] = lambda _: None) -> list[tuple[float, float]]:
+    """Train alternately; returns (plain, ours) images/s of each pair but the first, which warms up."""
+    torch.set_num_threads(THREADS)
+    keep_freed_memory()
+    pairs = []
+    with tempfile.TemporaryDirectory() as folder:
+        train_plainly = plain(job)
+        for record in run_epochs(replace(job, run_dir=Path(folder)), Worker()):
+            report({"epoch": record["epoch"]})
+            pairs.append((next(train_plainly), record["images_per_second"]))
+    return pairs[1:]
+
+
+def compare_in_ray_worker(job: TrainingJob) -> list[tuple[float, float]]:
+    """Do the same inside a Ray Train worker."""
+    with ray_session(), tempfile.TemporaryDirectory() as folder:
+        import ray
+        from ray.train import RunConfig, ScalingConfig, report
+        from ray.train.torch import TorchTrainer
+
+        reference = ray.put(job)
+        trainer = TorchTrainer(
+            lambda: compare(ray.get(reference), report),
+            scaling_config=ScalingConfig(num_workers=1),
+            run_config=RunConfig(name="overhead", storage_path=folder),
+        )
+        return trainer.fit().return_value
+
+
 def _first(split: LabelledImages, count: int) -> LabelledImages:
     assert isinstance(split.images, UniformStore)
     return LabelledImages(UniformStore(split.images.pixels[:count]), split.labels[:count], split.origin)
 
 
-def plain(job: TrainingJob) -> float:
-    """Train as a few lines of PyTorch would; returns images/s."""
-    config, data = job.config, job.data
+def plain(job: TrainingJob):
+    """Train as a few lines of PyTorch would; yields images/s of each epoch."""
+    data = job.data
     torch.manual_seed(0)
-    model = _model(job, data).to(memory_format=torch.channels_last)
+    model = _model(job, data).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
     assert isinstance(data.train.images, UniformStore)
-    images, labels = torch.from_numpy(data.train.images.pixels.copy()), torch.from_numpy(data.train.labels)
+    images, labels = torch.from_numpy(data.train.images.pixels.copy()), torch.from_numpy(data.train.labels.copy())
     mean, std = (255 * torch.tensor(v).view(1, -1, 1, 1) for v in (data.transform.mean, data.transform.std))
-    batch, speeds = config.recipe.global_batch_size, []
-    for _ in range(EPOCHS):
+    batch = job.config.recipe.global_batch_size
+    num_steps = len(images) // batch
+    while True:
         order = torch.randperm(len(images))
         started_s = time.perf_counter()
-        num_steps = len(images) // batch
         for step in range(num_steps):
             chosen = order[step * batch : (step + 1) * batch]
             inputs = images[chosen]
@@ -102,8 +126,7 @@ def plain(job: TrainingJob) -> float:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        speeds.append(num_steps * batch / (time.perf_counter() - started_s))
-    return statistics.median(speeds[1:])
+        yield num_steps * batch / (time.perf_counter() - started_s)
 
 
 def _model(job: TrainingJob, data: PreparedData) -> torch.nn.Module:
@@ -114,26 +137,6 @@ def _model(job: TrainingJob, data: PreparedData) -> torch.nn.Module:
         in_channels=data.channels,
         image_size=job.config.data.image_size,
     )
-
-
-def loop(job: TrainingJob) -> float:
-    """Train with our loop in this process; returns images/s."""
-    with tempfile.TemporaryDirectory() as folder:
-        here = replace(job, run_dir=Path(folder))
-        return _speed(list(run_epochs(here, Worker())))
-
-
-def on_ray(job: TrainingJob) -> float:
-    """Train with our loop in one Ray Train worker; returns images/s."""
-    records: list[dict] = []
-    with tempfile.TemporaryDirectory() as folder:
-        there = replace(job, run_dir=Path(folder))
-        train_on_ray(there, use_gpu=False, listener=records.append, stop_requested=lambda: 0)
-    return _speed([r for r in records if r["kind"] == "epoch"])
-
-
-def _speed(epochs: list[dict]) -> float:
-    return statistics.median(r["images_per_second"] for r in epochs[1:])
 
 
 if __name__ == "__main__":

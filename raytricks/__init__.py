@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 from raytricks.version import __version__
 
 if TYPE_CHECKING:
-    from raytricks.api import Plan, RunResult, plan_run, train
+    from raytricks.api import Plan, RunResult, diagnose, plan_run, train
     from raytricks.config import ExperimentConfig, load_config
+    from raytricks.recipe.doctor import Finding
     from raytricks.training.model_file import TrainedModel, load_model
 
 __all__ = [
     "ExperimentConfig",
+    "Finding",
     "Plan",
     "RunResult",
     "TrainedModel",
     "__version__",
+    "diagnose",
     "load_config",
     "load_model",
     "plan_run",
@@ -31,8 +34,10 @@ _HOMES = {
     "load_config": "raytricks.config",
     "Plan": "raytricks.api",
     "RunResult": "raytricks.api",
+    "diagnose": "raytricks.api",
     "plan_run": "raytricks.api",
     "train": "raytricks.api",
+    "Finding": "raytricks.recipe.doctor",
     "TrainedModel": "raytricks.training.model_file",
     "load_model": "raytricks.training.model_file",
 }

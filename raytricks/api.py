@@ -1,4 +1,4 @@
-"""The Python API, which the command line calls too: plan a run, train it."""
+"""The Python API, which the command line calls too: plan a run, diagnose its recipe, train it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from raytricks.config import ExperimentConfig, LoadedConfig, load_config
 from raytricks.data.catalog import Catalog
 from raytricks.data.loading import find_data
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
+from raytricks.recipe import doctor
+from raytricks.recipe.doctor import Finding
 from raytricks.recipe.facts import DataFacts, facts_of
 from raytricks.recipe.preset import preset_for
 from raytricks.recipe.recipe import Recipe, make_recipe
@@ -102,6 +104,20 @@ def _plan(loaded: LoadedConfig, catalog: Catalog) -> Plan:
     return Plan(config, loaded.sources | filled, catalog, facts, make_recipe(config, facts.num_train))
 
 
+def diagnose(target: str | Path | None = None, overrides: Overrides = ()) -> list[Finding]:
+    """Return what the recipe doctor warns of; an empty list for a sound recipe. Trains nothing.
+
+    Args:
+        target: as of `plan_run`.
+        overrides: as of `plan_run`.
+
+    Raises:
+        ConfigError: the run could not start at all.
+        DataError: the data cannot be used.
+    """
+    return _Launch(plan_run(target, overrides), Reporter("quiet"), None).findings
+
+
 def train(
     target: str | Path | None = None,
     overrides: Overrides = (),
@@ -109,6 +125,7 @@ def train(
     resume: str | Path | None = None,
     reporter: Reporter | None = None,
     dry_run: bool = False,
+    strict: bool = False,
 ) -> RunResult | None:
     """Train a model, in this process (`workers: 0`) or on Ray, and write its run directory.
 
@@ -118,6 +135,7 @@ def train(
         resume: directory of an unfinished run, continued from its newest valid checkpoint.
         reporter: where progress goes; None prints nothing but to the run's log.txt.
         dry_run: stop after the header; writes nothing and returns None.
+        strict: raise ConfigError, before anything is written, for what `diagnose` finds.
 
     Raises:
         RaytricksError: see raytricks.errors for the kinds.
@@ -139,6 +157,8 @@ def train(
         run_dir = None
     launch = _Launch(plan, reporter, run_dir)
     try:
+        if strict:
+            doctor.refuse(launch.findings)
         if dry_run:
             launch.show_header()
             return None
@@ -161,7 +181,7 @@ class _Launch:
         self.plan, self.reporter, self.run_dir = plan, reporter, run_dir
         self.is_resumed = run_dir is not None
         config, data = plan.config, plan.config.data
-        self.device_type = _device_type(config)
+        self.device_type: Literal["cpu", "cuda"] = _device_type(config)
         self.execution = plan_execution(config, num_workers=max(1, config.workers), device_type=self.device_type)
         assert data.channels is not None and data.image_size is not None
         model = build_model(
@@ -172,6 +192,20 @@ class _Launch:
         )
         self.num_parameters = count_parameters(model)
         self.num_macs = count_macs(model, (data.channels, data.image_size, data.image_size))
+        self.findings = self._diagnose()
+
+    def _diagnose(self) -> list[Finding]:
+        plan = self.plan
+        teacher = plan.config.tricks.distillation.teacher
+        return doctor.diagnose(
+            plan.config,
+            plan.facts,
+            plan.recipe,
+            device_type=self.device_type,
+            precision=self.execution.precision,
+            teacher=None if teacher is None else doctor.teacher_facts(teacher),
+            class_names=plan.catalog.class_names,
+        )
 
     def show_header(self) -> None:
         from raytricks.report.header import header_lines
@@ -185,6 +219,7 @@ class _Launch:
             run_dir=self.run_dir,
             num_parameters=self.num_parameters,
             num_macs=self.num_macs,
+            findings=self.findings,
         )
         for line in lines:
             self.reporter.line(line)

@@ -46,6 +46,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON lines, nothing else.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse to start when the doctor warns.")] = False,
 ) -> None:
     """Train a model on a folder of images, or as a config file says."""
     target, settings = _split_arguments(target, overrides)
@@ -61,7 +62,35 @@ def train(
     from raytricks.report.progress import Reporter
 
     reporter = Reporter("quiet" if quiet else "json" if as_json else "text")
-    train_model(target, settings, resume=resume, reporter=reporter, dry_run=dry_run)
+    train_model(target, settings, resume=resume, reporter=reporter, dry_run=dry_run, strict=strict)
+
+
+@app.command(
+    epilog="Examples:  raytricks doctor configs/digits.yaml   |   raytricks doctor photos/ recipe.epochs=20 --strict"
+)
+def doctor(
+    target: Target = None,
+    overrides: OverrideList = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors: exit with 2.")] = False,
+) -> None:
+    """Warn of settings that are known to train badly, or to do nothing."""
+    target, settings = _split_arguments(target, overrides)
+    if target is None and not settings:
+        raise ConfigError(
+            "nothing to diagnose; name a config file or a directory of images "
+            "(try: raytricks doctor configs/digits.yaml)"
+        )
+    _require_target(target)
+    from raytricks.api import diagnose
+    from raytricks.recipe.doctor import refuse
+
+    findings = diagnose(target, settings)
+    if strict:
+        refuse(findings)
+    for finding in findings:
+        typer.echo(f"warning: {finding}")
+    count = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
+    typer.echo(count if findings else "no findings: the recipe is sound as far as the doctor knows")
 
 
 @config_app.command(
@@ -87,11 +116,19 @@ def config_schema() -> None:
 
 
 @app.command(epilog="Example:  raytricks models | grep efficientnet")
-def models() -> None:
+def models(
+    timm: Annotated[bool, typer.Option("--timm", help="Also list the models of timm.")] = False,
+) -> None:
     """List the models that model.name knows."""
-    from raytricks.models.registry import list_models
+    from raytricks.models import registry, timm_models
 
-    typer.echo("\n".join(list_models()))
+    names = registry.list_models()
+    if timm:
+        more = timm_models.list_timm_models()
+        if not more:
+            raise ConfigError("--timm: timm is not installed; pip install 'raytricks[timm]'")
+        names += more
+    typer.echo("\n".join(names))
 
 
 @app.command()

@@ -54,6 +54,9 @@ class DataConfig(Section):
     """Range of the area of a random resized crop (paper: 8% to 100%)."""
     crop_aspect: tuple[PositiveFloat, PositiveFloat] = (0.75, 4 / 3)
     """Range of its aspect ratio (paper: 3/4 to 4/3)."""
+    augmentation_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Seed of each image's augmentation. None: the run's seed. Runs that share it see the same
+    images in the same epoch, and so may share a teacher's cached logits."""
     horizontal_flip: bool = True
     """Mirror half of the training images. Turn off for digits, text or anything chiral."""
     normalization: Literal["dataset", "imagenet"] = "dataset"
@@ -81,17 +84,30 @@ class ModelConfig(Section):
     """The network."""
 
     name: str | None = None
-    """resnet8/14/20 (small images), resnet18/34/50/101/152, or torchvision:NAME. None: by size."""
+    """resnet8/14/20 (small images), resnet18/34/50/101/152, torchvision:NAME, or timm:NAME (with
+    the extra `raytricks[timm]`). None: by size."""
     variant: Literal["A", "B", "C", "D"] = "D"
     """Paper section 4: A original, B stride on the 3x3, C also the deep stem, D also the
     average-pooled shortcut. Not used by torchvision models."""
     stem: Literal["imagenet", "small", "small_stride2"] | None = None
     """imagenet: 7x7/2 (A, B) or three 3x3 (C, D), then 3x3/2 max pool. small: one 3x3/1, for 8-64
     px. small_stride2: one 3x3/2, four times cheaper. None: small up to 64 px, else imagenet."""
-    width: Annotated[int, Field(ge=4, le=512)] | None = None
-    """Channels of the first stage. None: 16 for resnet8/14/20, 64 for the others."""
+    width: Annotated[int, Field(ge=8, le=512)] | None = None
+    """Channels of the first stage. None: 16 for resnet8/14/20, 64 for the others. (Below 8 the CPU
+    kernel of torch 2.15 for strided 1x1 convolutions in channels_last writes beyond its memory.)"""
     norm: Literal["batch", "group"] = "batch"
     """group: GroupNorm, whose result does not depend on how a batch is spread over workers."""
+    pretrained: bool = False
+    """Start from the weights that torchvision or timm publish for the model (downloaded once)."""
+    init_from: str | None = None
+    """Start from weights on disk: a run's directory, a model.safetensors, or a state dict of the
+    same architecture (.safetensors, .pth). The classifier is new when the classes differ."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "ModelConfig":
+        if self.pretrained and self.init_from is not None:
+            raise ValueError("pretrained and init_from both say where to start from; leave one of them out")
+        return self
 
 
 class RecipeConfig(Section):
@@ -110,15 +126,30 @@ class RecipeConfig(Section):
 class OptimizerConfig(Section):
     """The update rule."""
 
-    name: Literal["sgd"] = "sgd"
+    name: Literal["sgd", "lars", "lamb"] = "sgd"
+    """lars (You 2017) and lamb (You 2020) scale each layer's step by its weights' norm: for global
+    batches beyond 8k. Their lr is another: base_lr about 5 for lars, 0.02 for lamb."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """sgd, lars."""
     nesterov: bool = True
+    """sgd, lars."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    trust_coefficient: PositiveFloat = 0.001
+    """lars: the part of its norm by which a step of lr 1 moves a layer, before momentum."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """lamb: decay of the averages of gradient and squared gradient."""
+    epsilon: PositiveFloat = 1e-6
+    """lamb: added to the root of the squared average."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "OptimizerConfig":
-        if self.nesterov and self.momentum == 0:
+        if self.name != "lamb" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum > 0, got momentum 0; set nesterov=false")
+        if self.name != "sgd" and self.weight_decay == 0:
+            raise ValueError(
+                f"{self.name} scales the layers that decay, got weight_decay 0, which leaves none; set weight_decay "
+                "> 0 or name=sgd"
+            )
         return self
 
 
@@ -159,6 +190,85 @@ class MixupConfig(Section):
 
     alpha: Annotated[float, Field(ge=0, le=10)] = 0.0
     """mix_weight ~ Beta(alpha, alpha), one a step (paper: 0.2). 0: off."""
+    off_epochs: Annotated[int, Field(ge=0)] = 0
+    """The last epochs, which train on unmixed images."""
+
+
+class CutMixConfig(Section):
+    """CutMix (Yun et al. 2019; not in the paper). With mixup on too, each step draws one of the two."""
+
+    alpha: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """The part of the image that is kept ~ Beta(alpha, alpha), one a step (Yun: 1). 0: off."""
+    off_epochs: Annotated[int, Field(ge=0)] = 0
+    """The last epochs, which train on whole images."""
+
+
+class DistillationConfig(Section):
+    """Knowledge distillation (paper section 5.3; Hinton et al. 2015)."""
+
+    teacher: str | None = None
+    """A run's directory or its model.safetensors, or torchvision:NAME or timm:NAME. None: off."""
+    teacher_weights: str | None = None
+    """File of weights for a torchvision: or timm: teacher. None: the published ones."""
+    temperature: PositiveFloat = 20.0
+    """T, divides both logits (paper: 20)."""
+    hard_weight: Annotated[float, Field(ge=0)] = 0.5
+    """Of the loss to the labels. The paper's formula has 1 and 1, its authors' code 0.5 and 0.5."""
+    soft_weight: PositiveFloat = 0.5
+    """Of T^2 * KL to the teacher."""
+    cache_dir: str | None = None
+    """Keep the teacher's logits here and reuse them in every later run on the same images with the
+    same augmentation seed. None: the teacher runs in every step. Not with mixup or CutMix."""
+
+
+class ColorJitterConfig(Section):
+    """Colour jitter and PCA noise, the paper's training augmentation (section 2.1)."""
+
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Brightness is multiplied by U[1-x, 1+x] (paper: 0.4). 0: off."""
+    saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Saturation is multiplied by U[1-x, 1+x] (paper: 0.4). 0: off."""
+    hue: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Hue, in turns, is multiplied by U[1-x, 1+x] (paper: 0.4). 0: off."""
+    pca_std: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Standard deviation of the noise along ImageNet's colour axes (paper: 0.1). 0: off."""
+
+
+class RandomErasingConfig(Section):
+    """Random erasing (Zhong et al. 2017; not in the paper)."""
+
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Part of the images that lose a rectangle (Zhong: 0.5). 0: off."""
+    area: tuple[PositiveFloat, PositiveFloat] = (0.02, 0.33)
+    """Range of the rectangle's part of the image."""
+    aspect: tuple[PositiveFloat, PositiveFloat] = (0.3, 3.3)
+    """Range of its height / width."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "RandomErasingConfig":
+        if not self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"area must be [low, high] with low <= high <= 1, got {list(self.area)}")
+        if self.aspect[0] > self.aspect[1]:
+            raise ValueError(f"aspect must be [low, high] with low <= high, got {list(self.aspect)}")
+        return self
+
+
+class EmaConfig(Section):
+    """Exponential moving average of the weights (Polyak & Juditsky 1992; not in the paper)."""
+
+    decay: Fraction = 0.0
+    """Weight of the old average at each step (0.999 is usual for 10k steps). 0: off. The average is
+    evaluated beside the raw weights and saved as model_ema.safetensors."""
+
+
+class GradientCompressionConfig(Section):
+    """torch's DDP communication hooks, for networks slower than the GPUs. Only with workers > 1."""
+
+    kind: Literal["none", "fp16", "bf16", "powersgd"] = "none"
+    """fp16, bf16: half the bytes. powersgd: low-rank (Vogels et al. 2019); its error feedback
+    starts afresh after a resume."""
+    rank: PositiveInt = 2
+    """powersgd: rank of the approximation."""
 
 
 class TricksConfig(Section):
@@ -174,6 +284,18 @@ class TricksConfig(Section):
     """Weight decay on convolution and linear weights only."""
     label_smoothing: LabelSmoothingConfig = LabelSmoothingConfig()
     mixup: MixupConfig = MixupConfig()
+    cutmix: CutMixConfig = CutMixConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    color_jitter: ColorJitterConfig = ColorJitterConfig()
+    trivial_augment: bool = False
+    """One random operation of random strength an image (Müller & Hutter 2021; not in the paper)."""
+    random_erasing: RandomErasingConfig = RandomErasingConfig()
+    ema: EmaConfig = EmaConfig()
+    sync_batch_norm: bool = False
+    """Batch-norm statistics over all workers in each forward pass, on GPUs."""
+    batch_norm_averaging: bool = True
+    """Running statistics are averaged over the workers before evaluation; false: the first's."""
+    gradient_compression: GradientCompressionConfig = GradientCompressionConfig()
 
 
 class HardwareConfig(Section):
@@ -206,6 +328,9 @@ class LoggingConfig(Section):
 
     every_steps: PositiveInt = 20
     """Steps between two lines of metrics.jsonl (one synchronisation with the device each)."""
+    noise_scale_every: PositiveInt | None = None
+    """Also measure the gradient noise scale every N steps (one more backward pass each), which says
+    up to which batch linear scaling is safe. None: not measured."""
     tensorboard: bool = True
 
 
@@ -234,5 +359,18 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"tricks.warmup.epochs must be less than recipe.epochs ({self.recipe.epochs}), "
                 f"got {self.tricks.warmup.epochs:g}; shorten the warmup or train longer"
+            )
+        for name in ("mixup", "cutmix"):
+            off_epochs = getattr(self.tricks, name).off_epochs
+            if off_epochs > self.recipe.epochs:
+                raise ValueError(
+                    f"tricks.{name}.off_epochs must be at most recipe.epochs ({self.recipe.epochs}), got {off_epochs}"
+                )
+        distillation = self.tricks.distillation
+        mixing = [n for n in ("mixup", "cutmix") if getattr(self.tricks, n).alpha > 0]
+        if distillation.cache_dir is not None and distillation.teacher is not None and mixing:
+            raise ValueError(
+                f"tricks.distillation.cache_dir holds the teacher's logits of single images, tricks.{mixing[0]}.alpha "
+                "blends each with a neighbour that depends on the batch; leave one of them out"
             )
         return self

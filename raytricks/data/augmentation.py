@@ -6,6 +6,7 @@ evaluation crop: He et al., section 2.1.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,27 @@ from raytricks.data.resample import crop_and_resize
 from raytricks.data.store import Canvas
 
 _CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it takes the central crop
+_IMAGE_TRICK_STREAM = 1  # keeps the draws of image tricks apart from those of crop, shift and flip
+
+
+class ImageTricks(Protocol):
+    """What else changes a training image, after its crop, shift and flip.
+
+    `draws` are (N, num_draws) float64 uniforms in [0, 1), a row an image; nothing else may be random.
+    """
+
+    @property
+    def num_draws(self) -> int:
+        """Uniforms an image."""
+        ...
+
+    def on_pixels(self, images: Tensor, draws: np.ndarray) -> Tensor:
+        """Change (N, C, S, S) pixels before normalisation: uint8 or float32 on the scale 0..255, as is the result."""
+        ...
+
+    def on_inputs(self, images: Tensor, draws: np.ndarray) -> Tensor:
+        """Change (N, C, S, S) float32 after normalisation."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +65,37 @@ class Transform:
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
         return images.to(torch.float32, copy=True).sub_(mean).div_(std)
 
-    def train(self, canvas: Canvas, samples: np.ndarray, seed: int, epoch: int, device: torch.device) -> Tensor:
+    def train(
+        self,
+        canvas: Canvas,
+        samples: np.ndarray,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        image_tricks: ImageTricks | None = None,
+    ) -> Tensor:
         """Augment and normalise the images of `samples`: (N, C, S, S) float32 on `device`."""
+        pixels = self._move(canvas, samples, seed, epoch, device)
+        if image_tricks is None:
+            return self.normalize(pixels)
+        draws = sample_uniforms(seed, epoch, samples, image_tricks.num_draws, _IMAGE_TRICK_STREAM)
+        pixels = image_tricks.on_pixels(pixels, draws)
+        return image_tricks.on_inputs(self.normalize(pixels), draws)
+
+    def _move(self, canvas: Canvas, samples: np.ndarray, seed: int, epoch: int, device: torch.device) -> Tensor:
+        """Crop or shift, and flip: (N, C, S, S) on `device`, uint8, or float32 on its scale when cropped."""
         crops = self.kind == "random_resized_crop"
         draws = sample_uniforms(seed, epoch, samples, 3 + 4 * _CROP_ATTEMPTS * crops)
         flip = torch.from_numpy(draws[:, 0] < 0.5) if self.horizontal_flip else None
         pixels = to_device(canvas.pixels, device)
         if crops:
             boxes = random_crop_boxes(canvas, draws[:, 3:], self.crop_scale, self.crop_aspect)
-            return self.normalize(crop_and_resize(pixels, torch.from_numpy(boxes), self.image_size, flip))
+            return crop_and_resize(pixels, torch.from_numpy(boxes), self.image_size, flip)
         if self.kind == "shift" and self.shift_pixels:
             span = 2 * self.shift_pixels + 1
             offsets = torch.from_numpy((draws[:, 1:3] * span).astype(np.int64) - self.shift_pixels)
             pixels = shift_images(pixels, offsets.to(device), self.shift_pixels)
-        if flip is not None:
-            pixels = flip_images(pixels, flip.to(device))
-        return self.normalize(pixels)
+        return pixels if flip is None else flip_images(pixels, flip.to(device))
 
     def evaluate(self, canvas: Canvas, device: torch.device) -> Tensor:
         """Centre-crop and normalise: (N, C, S, S) float32 on `device`."""

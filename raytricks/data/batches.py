@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raytricks.data.augmentation import Transform, to_device
+from raytricks.data.augmentation import ImageTricks, Transform, to_device
 from raytricks.data.order import epoch_order, even_share, micro_batches, with_left_neighbour
 from raytricks.data.prepared import LabelledImages
 from raytricks.data.store import Canvas, FileStore, ImageStore
@@ -25,11 +25,13 @@ class TrainBatch:
         inputs: (n, C, S, S) float32, augmented and normalised; (n + 1, ...) with the left
             neighbour first when `with_neighbours`.
         labels: (n,) or (n + 1,) int64.
+        samples: (n,) or (n + 1,) global sample numbers.
         is_last_of_step: an optimizer step follows.
     """
 
     inputs: Tensor
     labels: Tensor
+    samples: np.ndarray
     is_last_of_step: bool
 
 
@@ -40,6 +42,8 @@ class TrainBatches:
     Attributes:
         images_per_device: largest micro-batch, or None.
         with_neighbours: each micro-batch also brings its left neighbour, for mixup.
+        augmentation_seed: of each image's augmentation; None: `seed`, which also gives the order.
+        image_tricks: what else changes the images, or None.
     """
 
     data: LabelledImages
@@ -51,6 +55,8 @@ class TrainBatches:
     seed: int
     device: torch.device
     with_neighbours: bool
+    augmentation_seed: int | None = None
+    image_tricks: ImageTricks | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,10 +77,11 @@ class TrainBatches:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:
         """Yield this worker's micro-batches of an epoch from step `first_step` on."""
         plan = self.samples(epoch, first_step)
+        seed = self.seed if self.augmentation_seed is None else self.augmentation_seed
         for canvas, (samples, is_last) in read_ahead(self.data.images, plan):
-            inputs = self.transform.train(canvas, samples, self.seed, epoch, self.device)
+            inputs = self.transform.train(canvas, samples, seed, epoch, self.device, self.image_tricks)
             labels = to_device(torch.from_numpy(self.data.labels[samples]), self.device)
-            yield TrainBatch(inputs, labels, is_last)
+            yield TrainBatch(inputs, labels, samples, is_last)
 
 
 def evaluation_batches(

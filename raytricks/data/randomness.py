@@ -16,17 +16,19 @@ def _scramble(state: np.ndarray) -> np.ndarray:
     return state ^ (state >> np.uint64(31))
 
 
-def sample_uniforms(seed: int, epoch: int, samples: np.ndarray, num_draws: int) -> np.ndarray:
+def sample_uniforms(seed: int, epoch: int, samples: np.ndarray, num_draws: int, stream: int = 0) -> np.ndarray:
     """Draw `num_draws` uniforms in [0, 1) for each sample.
 
     Args:
+        seed: in [0, 2**32).
         samples: (N,) global sample numbers.
+        stream: in [0, 2**32); another one gives unrelated draws, also of another seed's.
 
     Returns:
-        (N, num_draws) float64; row i depends on (seed, epoch, samples[i]) and nothing else.
+        (N, num_draws) float64; row i depends on (seed, stream, epoch, samples[i]) and nothing else.
     """
     with np.errstate(over="ignore"):  # 64-bit wrap-around is the arithmetic meant here
-        key = _scramble(np.array([seed], np.uint64) + _GOLDEN)
+        key = _scramble(np.array([seed + (stream << 32)], np.uint64) + _GOLDEN)
         key = _scramble((key ^ np.uint64(epoch)) + _GOLDEN)
         rows = _scramble((key ^ samples.astype(np.uint64)) + _GOLDEN)
         steps = np.arange(1, num_draws + 1, dtype=np.uint64) * _GOLDEN

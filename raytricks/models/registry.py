@@ -1,20 +1,21 @@
-"""Models by name: our ResNets, and `torchvision:NAME` for every classifier of torchvision."""
+"""Models by name: our ResNets, and `torchvision:NAME` and `timm:NAME` for every classifier of those."""
 
 from torch import nn
 import torchvision
 
 from raytricks.config.schema import OWN_MODELS, ModelConfig
-from raytricks.config.suggest import did_you_mean
+from raytricks.config.suggest import as_question, did_you_mean
 from raytricks.errors import ConfigError
 from raytricks.models.cost import count_macs
 from raytricks.models.resnet import Stem, resnet
+from raytricks.models.timm_models import TIMM, closest_timm_models, create_timm_model, is_timm_model
 
 TORCHVISION = "torchvision:"
 SMALL_IMAGE = 64
 
 
 def list_models() -> list[str]:
-    """Return every name that `build_model` knows, ours first."""
+    """Return the names that `build_model` knows without timm, ours first; see `list_timm_models`."""
     names = torchvision.models.list_models(module=torchvision.models)
     return [*OWN_MODELS, *(TORCHVISION + name for name in names)]
 
@@ -34,14 +35,15 @@ def build_model(config: ModelConfig, *, num_classes: int, in_channels: int, imag
         image_size: H = W in pixels.
 
     Raises:
-        ConfigError: unknown name, a setting that the model does not have, or images too small for it.
+        ConfigError: unknown name, timm missing, a setting that the model does not have, or images too
+            small for it.
     """
     name = config.name or ""
-    if name not in list_models():
+    if not (is_timm_model(name) if name.startswith(TIMM) else name in list_models()):
         raise ConfigError(f"model.name: unknown model {name!r}{_hint(name)} 'raytricks models' lists all")
-    if name.startswith(TORCHVISION):
+    if name.startswith((TORCHVISION, TIMM)):
         _refuse_resnet_settings(config)
-        return _torchvision_model(name, num_classes, in_channels, image_size)
+        return _tried_model(name, num_classes, in_channels, image_size)
     return resnet(
         name,
         num_classes=num_classes,
@@ -55,10 +57,15 @@ def build_model(config: ModelConfig, *, num_classes: int, in_channels: int, imag
 
 def _hint(name: str) -> str:
     """Return what to put after an unknown name: the likely ones, the forgotten prefix included."""
+    if name.startswith(TIMM):
+        return as_question(closest_timm_models(name)) or ";"
     known = list_models()
     bare_names = {listed.removeprefix(TORCHVISION).lower(): listed for listed in known}
     meant = bare_names.get(name.lower())
-    return f"; did you mean {meant}?" if meant else did_you_mean(name, known) or ";"
+    hint = as_question([meant]) if meant else did_you_mean(name, known)
+    if not hint and name:  # last, since timm takes seconds to import
+        hint = as_question(closest_timm_models(name))
+    return hint or ";"
 
 
 def _refuse_resnet_settings(config: ModelConfig) -> None:
@@ -75,8 +82,22 @@ def _refuse_resnet_settings(config: ModelConfig) -> None:
         raise ConfigError(problems)
 
 
-def _torchvision_model(name: str, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Build a torchvision model and try it, without arithmetic, on images of the given size."""
+def _tried_model(name: str, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Build a model of torchvision or timm and try it, without arithmetic, on images of the given size."""
+    build = create_timm_model if name.startswith(TIMM) else _torchvision_model
+    try:
+        model = build(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        count_macs(model, (in_channels, image_size, image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"model.name: {name} cannot take images of {image_size} pixels ({reason}); "
+            "raise data.image_size or take one of our ResNets"
+        ) from error
+    return model
+
+
+def _torchvision_model(name: str, *, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     kind = name.removeprefix(TORCHVISION)
     options: dict[str, object] = {"num_classes": num_classes}
     if kind in ("googlenet", "inception_v3"):
@@ -87,17 +108,9 @@ def _torchvision_model(name: str, num_classes: int, in_channels: int, image_size
         options["image_size"] = image_size
     if kind.startswith("maxvit_"):
         options["input_size"] = (image_size, image_size)
-    try:
-        model = torchvision.models.get_model(kind, weights=None, **options)
-        if in_channels == 1:
-            _accept_gray_images(model)
-        count_macs(model, (in_channels, image_size, image_size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"model.name: {name} cannot take images of {image_size} pixels ({reason}); "
-            "raise data.image_size or take one of our ResNets"
-        ) from error
+    model = torchvision.models.get_model(kind, weights=None, **options)
+    if in_channels == 1:
+        _accept_gray_images(model)
     return model
 
 

@@ -1,11 +1,13 @@
 """The lines before the first step: what is about to be trained, on what and how."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from raytricks.config.schema import ExperimentConfig, TricksConfig
 from raytricks.data.catalog import Catalog
+from raytricks.recipe.doctor import Finding
 from raytricks.recipe.execution import Execution
 from raytricks.recipe.facts import DataFacts
 from raytricks.recipe.recipe import Recipe
@@ -23,8 +25,9 @@ def header_lines(
     run_dir: Path | None,
     num_parameters: int,
     num_macs: int,
+    findings: Sequence[Finding] = (),
 ) -> list[str]:
-    """Return the header, one "label  text" line a subject."""
+    """Return the header, one "label  text" line a subject and a finding of the recipe doctor."""
     rows = [
         ("run", f"{run_dir or 'dry run, nothing is written'}, seed {config.seed}"),
         ("data", _data(catalog, facts)),
@@ -39,6 +42,7 @@ def header_lines(
         ("tricks", _tricks(config.tricks)),
         ("hardware", _hardware(execution, config.workers)),
     ]
+    rows += [("doctor", f"warning {finding}") for finding in findings]
     rows += [("note", note) for note in catalog.notes]
     return [f"{label:9} {text}" for label, text in rows]
 

@@ -22,21 +22,23 @@ import torch
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatches
 from raytricks.data.prepared import LabelledImages, PreparedData
-from raytricks.errors import CheckpointError, InterruptedRun, NonFiniteError, RaytricksError
+from raytricks.errors import InterruptedRun, NonFiniteError
+from raytricks.recipe.augmentation import image_tricks
+from raytricks.recipe.blending import blends_images
 from raytricks.recipe.execution import plan_execution
 from raytricks.recipe.recipe import make_recipe
-from raytricks.training import checkpoint as checkpoints
+from raytricks.training.distillation import make_teaching
 from raytricks.training.evaluation import evaluate
-from raytricks.training.model_file import save_model
-from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after
-from raytricks.training.state import build_state, worker_buffers
+from raytricks.training.records import Record
+from raytricks.training.run_files import RunFiles
+from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
-from raytricks.training.step_log import TOTALS, StepLog
+from raytricks.training.step_log import SUMMED, TOTALS, StepLog, add_to_totals
 from raytricks.training.worker import Worker
-from raytricks.tricks.batch_norm_averaging import average_batch_norm_buffers
+from raytricks.tricks.batch_norm_averaging import average_batch_norm_buffers, share_first_batch_norm_buffers
+from raytricks.tricks.gradient_noise_scale import noise_scale
 
 MAX_SKIPPED_IN_A_ROW = 20  # a healthy fp16 run skips a step or two when the scale doubles
-CHECKPOINTS, MODEL_FILE = "checkpoints", "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +88,14 @@ class _Run:
         self.job, self.config, self.worker = job, config, worker
         self.recipe = make_recipe(config, len(job.data.train))
         self.execution = plan_execution(config, num_workers=worker.world_size, device_type=worker.device_type)
+        self.files = RunFiles(job.run_dir, config, worker)
         self.state = build_state(
-            config, num_classes=job.data.num_classes, worker=worker, precision=self.execution.precision
+            config,
+            class_names=job.data.class_names,
+            worker=worker,
+            precision=self.execution.precision,
+            is_resumed=self.files.newest is not None,
         )
-        self.stepper = Stepper(config, self.recipe, self.state, worker, self.execution.precision)
-        self.log = StepLog(worker)
         self.batches = TrainBatches(
             data=job.data.train,
             transform=job.data.transform,
@@ -99,14 +104,26 @@ class _Run:
             world_size=worker.world_size,
             images_per_device=config.hardware.images_per_device,
             seed=config.seed,
+            augmentation_seed=config.data.augmentation_seed,
+            image_tricks=image_tricks(config.tricks, job.data.channels),
             device=worker.device,
-            with_neighbours=config.tricks.mixup.alpha > 0,
+            with_neighbours=blends_images(config),
         )
+        self.teaching = make_teaching(config, job.data, self.batches, worker, self.execution)
+        self.stepper = Stepper(
+            config,
+            self.recipe,
+            self.state,
+            worker,
+            self.execution.precision,
+            self.teaching.logits if self.teaching else None,
+        )
+        self.log = StepLog(worker)
         # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
         self.check_every = 1 if worker.device.type == "cpu" else config.logging.every_steps
-        self._stop_requested, self._listener = stop_requested, listener
-        self.resumed_from = self._restore()
-        self.writer = self._open_writer() if worker.is_first else None
+        self._stop_requested = stop_requested
+        self.files.restore(self.state)
+        self.files.open_records(self.state.step, listener)
 
     def epochs(self) -> Iterator[Record]:
         for epoch in range(self.state.step // self.recipe.steps_per_epoch, self.recipe.epochs):
@@ -114,13 +131,19 @@ class _Run:
             yield self._finish_epoch(epoch)
         if self.job.data.test is not None:
             self._score_test(self.job.data.test)
-        if self.worker.is_first:
-            self._save_model()
+        self.files.save_models(self.state, self.job.data)
+
+    def close(self) -> None:
+        self.files.close()
 
     # -- one epoch ------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int) -> None:
         first_step = self.state.step - epoch * self.recipe.steps_per_epoch
+        if self.teaching is not None:
+            note = self.teaching.open_epoch(epoch)
+            if note is not None:
+                self._write("note", epoch, text=note)
         self.state.trained.train()
         self._mark_s = time.perf_counter()
         is_first_of_step = True
@@ -149,16 +172,20 @@ class _Run:
 
     def _finish_epoch(self, epoch: int) -> Record:
         totals = self.state.epoch_totals
-        average_batch_norm_buffers(self.state.model)
+        equalise = average_batch_norm_buffers
+        if not self.config.tricks.batch_norm_averaging:
+            equalise = share_first_batch_norm_buffers
+        for model in self.state.models:
+            equalise(model)
         started_s = time.perf_counter()
-        metrics = self._evaluate(self.job.data.evaluation)
+        metrics = self._evaluate(self.job.data.evaluation, "val")
         images, seconds = totals["images"], totals["seconds"]
         images_seen = images + totals["skipped"] * self.recipe.global_batch_size
         record = {
             "train_objective": _mean(totals["objective"], images),
             "train_cross_entropy": _mean(totals["cross_entropy"], images),
             "train_top1": _mean(totals["correct"], images),
-            **{f"val_{name}": value for name, value in metrics.items()},
+            **metrics,
             "lr": self.recipe.lr(self.state.step),
             "loss_scale": self.state.scaler.get_scale(),
             "skipped_steps": int(totals["skipped"]),
@@ -166,11 +193,20 @@ class _Run:
             "train_s": seconds,
             "val_s": time.perf_counter() - started_s,
         }
+        if totals["noise_steps"]:
+            record["noise_scale"] = self._noise_scale(totals)
         self._write("epoch", epoch, **record)
         self.state.epoch_totals = dict.fromkeys(TOTALS, 0.0)
-        self.state.last_metrics = {f"val_{name}": value for name, value in metrics.items()}
+        self.state.last_metrics = metrics
         self._save(epoch)
         return {"kind": "epoch", "step": self.state.step, "epoch": epoch + 1, **record}
+
+    def _noise_scale(self, totals: dict[str, float]) -> float | None:
+        count = totals["noise_steps"]
+        small_square, small_inverse, large_square = (
+            totals[f"noise_{name}"] / count for name in ("small_square", "small_inverse", "large_square")
+        )
+        return noise_scale(small_square, large_square, small_inverse, 1 / self.recipe.global_batch_size)
 
     # -- pieces ---------------------------------------------------------------------------
 
@@ -184,23 +220,21 @@ class _Run:
         self._mark_s = time.perf_counter()
         for offset, row in enumerate(rows):
             self._check_row(row, first + offset)
-        trained = [row for row in rows if not row["skipped"]]  # a skipped step may have no finite loss
         batch = self.recipe.global_batch_size
-        images = len(trained) * batch
-        sums = {name: sum(row[name] for row in trained) for name in ("objective", "cross_entropy", "correct")}
-        sums |= {"skipped": len(rows) - len(trained), "images": images, "seconds": elapsed_s}
+        sums = dict.fromkeys(TOTALS, 0.0)
+        add_to_totals(sums, rows, batch)
+        sums["seconds"] = elapsed_s
         for name, value in sums.items():
             self.state.epoch_totals[name] += value
+        images = sums["images"]
         self._write(
             "step",
             epoch,
-            objective=_mean(sums["objective"], images),
-            cross_entropy=_mean(sums["cross_entropy"], images),
-            top1=_mean(sums["correct"], images),
+            **dict(zip(("objective", "cross_entropy", "top1"), (_mean(sums[n], images) for n in SUMMED), strict=True)),
             grad_norm=rows[-1]["grad_norm"],
             lr=self.recipe.lr(self.state.step),
             loss_scale=self.state.scaler.get_scale(),
-            skipped_steps=sums["skipped"],
+            skipped_steps=int(sums["skipped"]),
             images_per_second=len(rows) * batch / elapsed_s,
         )
 
@@ -241,97 +275,35 @@ class _Run:
         self._finish_epoch(epoch)
         raise InterruptedRun(f"stopped after epoch {epoch + 1}; saved", asked)
 
-    def _evaluate(self, data: LabelledImages) -> dict[str, float]:
-        return evaluate(
-            self.state.model,
-            data,
-            self.job.data.transform,
-            num_classes=self.job.data.num_classes,
-            worker=self.worker,
-            batch_size=2 * self.execution.micro_batch_size,
-            precision=self.execution.precision,
-            channels_last=self.config.hardware.channels_last,
-        )
+    def _evaluate(self, data: LabelledImages, prefix: str) -> dict[str, float]:
+        """Measure the model, and its average as `prefix`_ema."""
+        metrics: dict[str, float] = {}
+        for model, name in zip(self.state.models, (prefix, f"{prefix}_ema"), strict=False):
+            measured = evaluate(
+                model,
+                data,
+                self.job.data.transform,
+                num_classes=self.job.data.num_classes,
+                worker=self.worker,
+                batch_size=2 * self.execution.micro_batch_size,
+                precision=self.execution.precision,
+                channels_last=self.config.hardware.channels_last,
+            )
+            metrics |= {f"{name}_{key}": value for key, value in measured.items()}
+        return metrics
 
     def _score_test(self, test: LabelledImages) -> None:
-        metrics = {f"test_{name}": value for name, value in self._evaluate(test).items()}
+        metrics = self._evaluate(test, "test")
         self._write("test", self.recipe.epochs - 1, **metrics)
-        self.state.last_metrics |= metrics
+        self.state.last_metrics = self.state.last_metrics | metrics
 
     def _write(self, kind: str, epoch: int, **values) -> None:
-        if self.writer is not None:
-            self.writer.write(kind, step=self.state.step, epoch=epoch + 1, **values)
-
-    def _open_writer(self) -> RecordWriter:
-        writer = RecordWriter(
-            self.job.run_dir,
-            tensorboard=self.config.logging.tensorboard,
-            purge_step=self.state.step,
-            listener=self._listener,
-        )
-        if self.resumed_from is not None:
-            for line in self.resumed_from.rejected:
-                writer.write("note", step=self.state.step, epoch=0, text=f"damaged checkpoint left out: {line}")
-            writer.write("note", step=self.state.step, epoch=0, text=f"resumed from {self.resumed_from.path.name}")
-        return writer
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-
-    # -- persistence ----------------------------------------------------------------------
+        self.files.write(kind, step=self.state.step, epoch=epoch + 1, **values)
 
     def _save(self, epoch: int) -> None:
         self._flush(epoch)
-        state, worker = self.state, self.worker
-        buffers = worker.gather_to_first(worker_buffers(state.model))
-        failure: RaytricksError | None = None
-        if worker.is_first:
-            folder = self.job.run_dir / CHECKPOINTS
-            try:
-                checkpoints.save_checkpoint(
-                    folder, state.step, state.content(buffers), keep=self.config.checkpoint.keep
-                )
-            except RaytricksError as error:
-                failure = error
-        self._raise_on_all(failure)
+        self.files.save(self.state)
         self._mark_s = time.perf_counter()  # saving is not training time
-
-    def _raise_on_all(self, failure: RaytricksError | None) -> None:
-        """Raise the first worker's failure; stop the others too, which would wait for it. Collective."""
-        failed = torch.tensor(int(failure is not None), device=self.worker.device)
-        has_failed = bool(self.worker.sum_over_workers(failed))
-        if failure is not None:
-            raise failure
-        if has_failed:
-            raise CheckpointError("the first worker could not save; its message says why")
-
-    def _restore(self) -> checkpoints.FoundCheckpoint | None:
-        found = checkpoints.newest_checkpoint(self.job.run_dir / CHECKPOINTS)
-        step = 0
-        if found is not None:
-            try:
-                self.state.load(found.content, self.worker)
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise CheckpointError(
-                    f"{found.path} is of another model or version of raytricks ({str(error).splitlines()[0]}); "
-                    "put the run's own checkpoints back, or start a new run"
-                ) from error
-            step = found.step
-        if self.worker.is_first:
-            checkpoints.clean_temporary(self.job.run_dir / CHECKPOINTS)
-            drop_records_after(self.job.run_dir / METRICS_FILE, step)
-        self.worker.wait_for_all()
-        return found
-
-    def _save_model(self) -> None:
-        save_model(
-            self.job.run_dir / MODEL_FILE,
-            self.state.model.state_dict(),
-            self.config.model,
-            self.job.data,
-            self.state.last_metrics,
-        )
 
 
 def _mean(total: float, count: float) -> float:

@@ -24,8 +24,8 @@ from raytricks.config import ExperimentConfig, dump_yaml, flatten, load_config
 from raytricks.data.catalog import Catalog
 from raytricks.errors import CheckpointError, ConfigError, DataError
 from raytricks.training.checkpoint import write_atomically
-from raytricks.training.loop import CHECKPOINTS, MODEL_FILE
 from raytricks.training.records import METRICS_FILE, read_records
+from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
 from raytricks.version import __version__
 
 CONFIG_FILE, RUN_FILE, LOG_FILE = "config.yaml", "run.json", "log.txt"

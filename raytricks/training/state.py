@@ -1,5 +1,6 @@
-"""What training changes: model, optimizer, loss scaler and the step counter."""
+"""What training changes: model, its average, optimizer, loss scaler and the step counter."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 import inspect
 from typing import Any
@@ -9,11 +10,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raytricks.config.schema import ExperimentConfig
+from raytricks.errors import ConfigError
 from raytricks.models.registry import build_model
+from raytricks.models.weights import start_from
+from raytricks.training.optimizer import build_optimizer
 from raytricks.training.step_log import TOTALS
 from raytricks.training.worker import Worker
+from raytricks.tricks.ema import WeightAverage
+from raytricks.tricks.gradient_compression import compress_gradients
 from raytricks.tricks.mixed_precision import Precision, make_scaler
-from raytricks.tricks.no_bias_decay import decay_groups
+from raytricks.tricks.sync_batch_norm import synchronise_batch_norm
 from raytricks.tricks.zero_gamma import zero_last_gammas
 
 _PLAIN = ("step", "epoch_totals", "skipped_in_a_row", "last_metrics")
@@ -27,6 +33,7 @@ class TrainingState:
     Attributes:
         model: the plain module, whose names the state dict has.
         trained: `model`, wrapped for data parallelism when there are several workers.
+        average: of the model's weights; None when that trick is off.
         step: optimizer steps made.
         epoch_totals: sums of the unfinished epoch, see step_log.
         skipped_in_a_row: steps that the loss scaler skipped since the last good one.
@@ -37,10 +44,16 @@ class TrainingState:
     trained: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    average: WeightAverage | None = None
     step: int = 0
     epoch_totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
     skipped_in_a_row: int = 0
     last_metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The model and, when there is one, its average."""
+        return [self.model] if self.average is None else [self.model, self.average.module]
 
     def content(self, buffers: Tensor | None) -> dict[str, Any]:
         """Return what a checkpoint holds: tensors and plain values.
@@ -50,6 +63,7 @@ class TrainingState:
         """
         return {
             "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "worker_buffers": buffers,
@@ -59,58 +73,67 @@ class TrainingState:
     def load(self, content: dict[str, Any], worker: Worker) -> None:
         """Take over a checkpoint, made by this or another number of workers."""
         self.model.load_state_dict(content["model"])
+        if self.average is not None:
+            self.average.module.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         for name in _PLAIN:
             setattr(self, name, content[name])
         buffers = content["worker_buffers"]
         is_same_world = len(buffers) == worker.world_size
-        load_worker_buffers(self.model, buffers[worker.rank] if is_same_world else buffers.mean(dim=0))
+        load_worker_buffers(self.models, buffers[worker.rank] if is_same_world else buffers.mean(dim=0))
 
 
-def build_state(config: ExperimentConfig, *, num_classes: int, worker: Worker, precision: Precision) -> TrainingState:
+def build_state(
+    config: ExperimentConfig,
+    *,
+    class_names: Sequence[str],
+    worker: Worker,
+    precision: Precision,
+    is_resumed: bool = False,
+) -> TrainingState:
     """Build the model and its optimizer, alike on all workers.
 
     Args:
         config: resolved.
+        is_resumed: a checkpoint follows, so the weights to start from are not needed any more.
+
+    Raises:
+        ConfigError: the weights to start from cannot be used, or the hardware lacks a trick.
     """
     torch.manual_seed(config.seed)  # not the rank: all workers start from the same weights
     assert config.data.channels is not None and config.data.image_size is not None
-    model = build_model(
-        config.model,
-        num_classes=num_classes,
-        in_channels=config.data.channels,
-        image_size=config.data.image_size,
-    )
+    channels, side = config.data.channels, config.data.image_size
+    model = build_model(config.model, num_classes=len(class_names), in_channels=channels, image_size=side)
     if config.tricks.zero_gamma:
         zero_last_gammas(model)
+    if not is_resumed:  # overwrites what zero gamma did, as it should
+        start_from(model, config.model, class_names=class_names, image_size=side)
     layout = torch.channels_last if config.hardware.channels_last else torch.contiguous_format
     model = model.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
     trained = model
     if worker.world_size > 1:
+        if config.tricks.sync_batch_norm:
+            model = _synchronised(model, worker)
         trained = _data_parallel(model, worker)
-    options = config.optimizer
-    optimizer = torch.optim.SGD(
-        decay_groups(model, options.weight_decay, config.tricks.no_bias_decay),
-        lr=config.recipe.base_lr,
-        momentum=options.momentum,
-        nesterov=options.nesterov,
-        fused=True,
+        compression = config.tricks.gradient_compression
+        compress_gradients(trained, compression.kind, compression.rank)
+    return TrainingState(
+        model,
+        trained,
+        build_optimizer(model, config),
+        make_scaler(precision, worker.device_type),
+        WeightAverage(model) if config.tricks.ema.decay else None,
     )
-    if options.momentum:
-        _start_momentum_at_zero(optimizer)
-    return TrainingState(model, trained, optimizer, make_scaler(precision, worker.device_type))
 
 
-def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
-    """Give each weight a momentum of 0, from which the first step is the same as from none.
-
-    torch 2.15's fused SGD allocates it without a value, and when the loss scaler skips the first
-    step it stays so: every later step would add what the memory happened to hold.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+def _synchronised(model: nn.Module, worker: Worker) -> nn.Module:
+    if worker.device_type != "cuda":
+        raise ConfigError(
+            "tricks.sync_batch_norm: torch synchronises batch norm on GPUs only, this run is on cpu; set it to false, "
+            "or model.norm=group, which does not depend on the workers"
+        )
+    return synchronise_batch_norm(model)
 
 
 def _data_parallel(model: nn.Module, worker: Worker) -> DistributedDataParallel:
@@ -123,19 +146,19 @@ def _data_parallel(model: nn.Module, worker: Worker) -> DistributedDataParallel:
     return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **per_version)
 
 
-def worker_buffers(model: nn.Module) -> Tensor:
+def worker_buffers(models: Sequence[nn.Module]) -> Tensor:
     """Return this worker's floating-point buffers (batch-norm statistics) as one flat tensor."""
-    buffers = _float_buffers(model)
-    device = next(model.parameters()).device  # nccl gathers nothing that lies on the CPU
+    buffers = _float_buffers(models)
+    device = next(models[0].parameters()).device  # nccl gathers nothing that lies on the CPU
     return torch.cat([b.flatten() for b in buffers]) if buffers else torch.empty(0, device=device)
 
 
-def load_worker_buffers(model: nn.Module, values: Tensor) -> None:
+def load_worker_buffers(models: Sequence[nn.Module], values: Tensor) -> None:
     """Put a flat tensor from `worker_buffers` back."""
-    buffers = _float_buffers(model)
+    buffers = _float_buffers(models)
     for buffer, part in zip(buffers, values.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(part.view_as(buffer))
 
 
-def _float_buffers(model: nn.Module) -> list[Tensor]:
-    return [b for b in model.buffers() if b.is_floating_point()]
+def _float_buffers(models: Sequence[nn.Module]) -> list[Tensor]:
+    return [b for model in models for b in model.buffers() if b.is_floating_point()]

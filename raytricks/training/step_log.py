@@ -9,10 +9,14 @@ from torch import Tensor
 
 from raytricks.training.worker import Worker
 
-STEP_VALUES = ("objective", "cross_entropy", "correct", "grad_norm", "skipped")
-"""Per step: sums over its images of objective, plain cross-entropy and correct answers; the
-gradient's norm (the same on all workers); 1 when the loss scaler skipped the step."""
-TOTALS = ("objective", "cross_entropy", "correct", "skipped", "images", "seconds")
+SUMMED = ("objective", "cross_entropy", "correct")
+"""Per step, sums over its images: objective, plain cross-entropy, correct answers."""
+SHARED = ("grad_norm", "skipped", "small_square", "small_inverse")
+"""Per step, means over the workers: the gradient's norm; 1 when the loss scaler skipped the step;
+|g_b|^2 and 1/b of a small batch, 0 where the gradient noise is not measured."""
+STEP_VALUES = SUMMED + SHARED
+NOISE_TOTALS = ("noise_steps", "noise_small_square", "noise_small_inverse", "noise_large_square")
+TOTALS = (*SUMMED, "skipped", "images", "seconds", *NOISE_TOTALS)
 """Of an epoch: sums over its steps."""
 
 
@@ -27,7 +31,7 @@ class StepLog:
         return len(self._rows)
 
     def add(self, row: Tensor) -> None:
-        """Keep a step's (5,) float32 values on the device; does not wait for them."""
+        """Keep a step's float32 values, in the order of STEP_VALUES, on the device; does not wait for them."""
         self._rows.append(row)
 
     def fetch(self) -> list[dict[str, float]]:
@@ -40,5 +44,26 @@ class StepLog:
         rows = torch.stack(self._rows).double()
         self._rows = []
         rows = self._worker.sum_over_workers(rows)
-        rows[:, 3:] /= self._worker.world_size  # the norm and the skip are shared, not summed
+        rows[:, len(SUMMED) :] /= self._worker.world_size
         return [dict(zip(STEP_VALUES, row, strict=True)) for row in rows.tolist()]
+
+
+def add_to_totals(totals: dict[str, float], rows: list[dict[str, float]], batch: int) -> None:
+    """Add steps to an epoch's totals; what a skipped step computed may not be finite and is left out.
+
+    Args:
+        totals: keys of TOTALS; `seconds` is left to the caller.
+        batch: images of a step.
+    """
+    totals["skipped"] += sum(row["skipped"] for row in rows)
+    for row in rows:
+        if row["skipped"]:
+            continue
+        totals["images"] += batch
+        for name in SUMMED:
+            totals[name] += row[name]
+        if row["small_inverse"]:
+            totals["noise_steps"] += 1
+            totals["noise_small_square"] += row["small_square"]
+            totals["noise_small_inverse"] += row["small_inverse"]
+            totals["noise_large_square"] += row["grad_norm"] ** 2

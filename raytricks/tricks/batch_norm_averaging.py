@@ -1,14 +1,15 @@
-"""Averaging of the batch-norm statistics over the workers, before evaluation and checkpoints.
+"""Batch-norm statistics made equal on all workers, before evaluation and checkpoints.
 
 Each worker normalises by its own images, as in Goyal et al. 2017, so running statistics drift
-apart; DDP would keep those of rank 0 alone.
+apart; DDP alone would evaluate with other statistics on each rank.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import distributed, nn
 
 
-@torch.no_grad()
 def average_batch_norm_buffers(model: nn.Module) -> None:
     """Replace the running means and variances by their means over all workers, in place.
 
@@ -16,17 +17,33 @@ def average_batch_norm_buffers(model: nn.Module) -> None:
     tensor; nothing happens with one worker or without torch.distributed. `num_batches_tracked`
     is equal everywhere and stays.
     """
-    if not distributed.is_available() or not distributed.is_initialized():
+
+    def mean(flat: torch.Tensor) -> None:
+        distributed.all_reduce(flat)  # a sum: gloo has no mean
+        flat /= distributed.get_world_size()
+
+    _replace(model, mean)
+
+
+def share_first_batch_norm_buffers(model: nn.Module) -> None:
+    """Replace the running means and variances by the first worker's, in place; what DDP users evaluate.
+
+    Collective, as `average_batch_norm_buffers`.
+    """
+    _replace(model, lambda flat: distributed.broadcast(flat, src=0))
+
+
+@torch.no_grad()
+def _replace(model: nn.Module, communicate: Callable[[torch.Tensor], None]) -> None:
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return
-    num_workers = distributed.get_world_size()
     buffers = _running_statistics(model)
-    if num_workers == 1 or not buffers:
+    if not buffers:
         return
     flat = torch.cat([buffer.reshape(-1).float() for buffer in buffers])
-    distributed.all_reduce(flat)  # a sum: gloo has no mean
-    flat /= num_workers
-    for buffer, average in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-        buffer.copy_(average.view_as(buffer))
+    communicate(flat)
+    for buffer, values in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(values.view_as(buffer))
 
 
 def _running_statistics(model: nn.Module) -> list[torch.Tensor]:

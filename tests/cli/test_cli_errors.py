@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-import sys
 
 import numpy as np
 from PIL import Image
@@ -11,7 +10,6 @@ from sklearn.datasets import load_digits
 import torch
 
 from raytricks import __version__
-from raytricks.cli.main import main
 
 TINY = {
     "model.name": "resnet8",
@@ -32,28 +30,6 @@ def tiny(*settings: str) -> list[str]:
 
 def digits(*settings: str) -> list[str]:
     return tiny("data.source=digits", *settings)
-
-
-class Shell:
-    """Runs the command line in this process, in a directory of its own."""
-
-    def __init__(self, monkeypatch, capsys, directory: Path) -> None:
-        monkeypatch.chdir(directory)
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """Return exit code, stdout and stderr."""
-        self._monkeypatch.setattr(sys, "argv", ["raytricks", *arguments])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = self._capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-
-@pytest.fixture
-def shell(monkeypatch, capsys, tmp_path) -> Shell:
-    return Shell(monkeypatch, capsys, tmp_path)
 
 
 def class_folder(directory: Path, label: int = 0, count: int = 6) -> None:
@@ -242,6 +218,8 @@ def test_cli_name_that_exists_and_finished_run(shell):
     ("arguments", "parts"),
     [
         (["trian"], ["trian", "Did you mean 'train'"]),
+        (["doctr"], ["doctr", "Did you mean 'doctor'"]),
+        (["doctor", "--strickt"], ["--strickt", "raytricks doctor --help"]),
         (["config", "shwo"], ["shwo", "Did you mean 'show'"]),
         (["models", "x"], ["extra argument", "raytricks models --help"]),
         (["version", "--json"], ["--json", "raytricks version --help"]),
@@ -261,7 +239,9 @@ def test_cli_without_a_command_is_the_help(shell, arguments):
     assert code == 2 and "Usage" in out + err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "-h"], ["config", "show", "--help"], ["models", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "-h"], ["config", "show", "--help"], ["models", "-h"], ["doctor", "-h"]]
+)
 def test_cli_help_ends_well(shell, arguments):
     code, out, err = shell(*arguments)
     assert (code, err) == (0, "") and "Usage" in out
@@ -271,7 +251,8 @@ def test_cli_dry_run_prints_the_recipe_and_writes_nothing(shell):
     code, out, err = shell("train", *digits(), "--dry-run")
     assert (code, err) == (0, "")
     labels = [line.split()[0] for line in out.splitlines()]
-    assert labels == ["run", "data", "classes", "images", "model", "recipe", "lr", "tricks", "hardware"]
+    assert labels[:9] == ["run", "data", "classes", "images", "model", "recipe", "lr", "tricks", "hardware"]
+    assert set(labels[9:]) == {"doctor"}  # a tiny run is not a sound one
     assert list(Path().iterdir()) == []
 
 

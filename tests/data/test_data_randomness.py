@@ -62,3 +62,14 @@ def test_randomness_is_uniform_and_uncorrelated(draws):
 def test_randomness_draws_of_a_sample_are_uncorrelated():
     correlations = np.corrcoef(sample_uniforms(1, 1, np.arange(20_000), 12).T) - np.eye(12)
     assert np.abs(correlations).max() < 5 / np.sqrt(20_000)
+
+
+def test_randomness_of_another_stream_is_unrelated_also_to_another_seed():
+    samples, n = np.arange(20_000), 20_000
+    plain = {seed: sample_uniforms(seed, 1, samples, 3) for seed in (0, 1, 2)}
+    other = sample_uniforms(1, 1, samples, 3, stream=1)
+    assert np.array_equal(plain[1], sample_uniforms(1, 1, samples, 3, stream=0))
+    for draws in plain.values():
+        assert not np.isin(other, draws).any()
+        correlations = np.corrcoef(draws.T, other.T)[:3, 3:]
+        assert np.abs(correlations).max() < 5 / np.sqrt(n)

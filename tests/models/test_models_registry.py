@@ -31,7 +31,7 @@ def test_registry_chooses_the_stem_by_size(image_size, stem):
 def test_registry_chooses_the_width_by_family():
     assert [default_width(name) for name in ("resnet8", "resnet20", "resnet18")] == [16, 16, 64]
     assert build("resnet8").fc.in_features == 64
-    assert build("resnet8", width=6).fc.in_features == 24
+    assert build("resnet8", width=12).fc.in_features == 48
 
 
 def test_registry_passes_every_setting_on():

@@ -63,8 +63,9 @@ def test_resolve_zero_shift_is_not_open():
     assert resolve_config(config, facts(28))[0].data.shift_pixels == 0
 
 
-def test_resolve_torchvision_model_has_no_stem_or_width():
-    config = load_config(None, {"data.source": "digits", "model.name": "torchvision:resnet18"}).config
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
+def test_resolve_model_of_others_has_no_stem_or_width(name):
+    config = load_config(None, {"data.source": "digits", "model.name": name}).config
     resolved, sources = resolve_config(config, facts(224))
     assert (resolved.model.stem, resolved.model.width) == (None, None)
     assert not [key for key in sources if key.startswith("model.")]
@@ -115,8 +116,8 @@ def test_preset_batch_is_never_larger_than_a_tiny_folder(tmp_path):
     assert plan.recipe.global_batch_size == 6
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 5, 20])
+@pytest.mark.parametrize("epochs", [1, 3, 5, 20, 50])
 def test_preset_warmup_fits_the_epochs_that_the_user_chose(tmp_path, epochs):
     plan = plan_run(image_folder(tmp_path / "pets", [(28, 28)]), [f"recipe.epochs={epochs}"])
     assert plan.recipe.epochs == epochs
-    assert plan.config.tricks.warmup.epochs == min(2.0, epochs / 4)
+    assert plan.config.tricks.warmup.epochs == min(2.0, epochs / 10)

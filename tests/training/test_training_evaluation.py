@@ -20,7 +20,7 @@ def evaluated(model, job, batch_size, **changes) -> dict[str, float]:
 
 
 def model_of(job):
-    model = build_state(job.config, num_classes=10, worker=Worker(), precision="fp32").model
+    model = build_state(job.config, class_names=[str(n) for n in range(10)], worker=Worker(), precision="fp32").model
     for buffer in model.buffers():  # statistics that differ from those of any batch
         if buffer.is_floating_point():
             buffer.mul_(1.3)
@@ -60,7 +60,7 @@ def test_evaluation_of_five_classes_has_no_top5(make_job):
     images = type(job.data.evaluation.images)(job.data.evaluation.images.pixels[keep])
     few = replace(job.data.evaluation, images=images, labels=job.data.evaluation.labels[keep])
     job = replace(job, data=replace(job.data, evaluation=few, class_names=tuple("01234")))
-    model = build_state(job.config, num_classes=5, worker=Worker(), precision="fp32").model
+    model = build_state(job.config, class_names=list("abcde"), worker=Worker(), precision="fp32").model
     assert "top5" not in evaluated(model, job, 16)
 
 

@@ -11,8 +11,9 @@ import torch
 
 import raytricks
 from raytricks.errors import CheckpointError
-from raytricks.training.loop import MODEL_FILE, run_epochs
+from raytricks.training.loop import run_epochs
 from raytricks.training.model_file import load_model
+from raytricks.training.run_files import MODEL_FILE
 from raytricks.training.worker import Worker
 
 

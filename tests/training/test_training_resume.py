@@ -15,8 +15,9 @@ from raytricks.config import load_config
 from raytricks.errors import CheckpointError, ConfigError, DataError, InterruptedRun
 from raytricks.report.progress import Reporter
 from raytricks.training.checkpoint import save_checkpoint
-from raytricks.training.loop import CHECKPOINTS, MODEL_FILE, run_epochs
+from raytricks.training.loop import run_epochs
 from raytricks.training.records import read_records
+from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
 from raytricks.training.worker import Worker
 
 TIMES = ("train_s", "val_s", "images_per_second")

@@ -145,7 +145,7 @@ def test_workers_share_the_same_samples_in_the_same_order(make_job, world_size):
 
 
 def count(worker: Worker, job: TrainingJob) -> dict[str, float]:
-    model = build_state(job.config, num_classes=10, worker=Worker(), precision="fp32").model
+    model = build_state(job.config, class_names=[str(n) for n in range(10)], worker=Worker(), precision="fp32").model
     return evaluate(
         model,
         job.data.evaluation,

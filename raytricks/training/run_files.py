@@ -1,0 +1,109 @@
+"""A run's files as the training loop uses them: checkpoints, records and the finished models."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from raytricks.config.schema import ExperimentConfig
+from raytricks.data.prepared import PreparedData
+from raytricks.errors import CheckpointError, RaytricksError
+from raytricks.training import checkpoint as checkpoints
+from raytricks.training.model_file import save_model
+from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after
+from raytricks.training.state import TrainingState, worker_buffers
+from raytricks.training.worker import Worker
+
+CHECKPOINTS, MODEL_FILE, AVERAGE_FILE = "checkpoints", "model.safetensors", "model_ema.safetensors"
+
+
+class RunFiles:
+    """Reads and writes a run's directory; only the first worker writes.
+
+    Raises:
+        CheckpointError: checkpoints exist but none is valid.
+    """
+
+    def __init__(self, run_dir: Path, config: ExperimentConfig, worker: Worker) -> None:
+        self._run_dir, self._config, self._worker = run_dir, config, worker
+        self.newest = checkpoints.newest_checkpoint(run_dir / CHECKPOINTS)
+        self._writer: RecordWriter | None = None
+
+    def restore(self, state: TrainingState) -> None:
+        """Put the newest checkpoint into `state`, and forget the records after it. Collective.
+
+        Raises:
+            CheckpointError: it is of another model.
+        """
+        if self.newest is not None:
+            try:
+                state.load(self.newest.content, self._worker)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{self.newest.path} is of another model or version of raytricks ({str(error).splitlines()[0]}); "
+                    "put the run's own checkpoints back, or start a new run"
+                ) from error
+        if self._worker.is_first:
+            checkpoints.clean_temporary(self._run_dir / CHECKPOINTS)
+            drop_records_after(self._run_dir / METRICS_FILE, state.step)
+        self._worker.wait_for_all()
+
+    def open_records(self, step: int, listener: Callable[[Record], None] | None) -> None:
+        """Begin to write records; says where a resumed run goes on from."""
+        if not self._worker.is_first:
+            return
+        self._writer = RecordWriter(
+            self._run_dir, tensorboard=self._config.logging.tensorboard, purge_step=step, listener=listener
+        )
+        if self.newest is not None:
+            for line in self.newest.rejected:
+                self.write("note", step=step, epoch=0, text=f"damaged checkpoint left out: {line}")
+            self.write("note", step=step, epoch=0, text=f"resumed from {self.newest.path.name}")
+
+    def write(self, kind: str, *, step: int, epoch: int, **values) -> None:
+        """Write one record, on the first worker."""
+        if self._writer is not None:
+            self._writer.write(kind, step=step, epoch=epoch, **values)
+
+    def close(self) -> None:
+        """Close the record files."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def save(self, state: TrainingState) -> None:
+        """Save a checkpoint. Collective.
+
+        Raises:
+            CheckpointError: the disk is full or not writable; raised on all workers.
+            NonFiniteError: the weights are poisoned.
+        """
+        buffers = self._worker.gather_to_first(worker_buffers(state.models))
+        failure: RaytricksError | None = None
+        if self._worker.is_first:
+            try:
+                checkpoints.save_checkpoint(
+                    self._run_dir / CHECKPOINTS, state.step, state.content(buffers), keep=self._config.checkpoint.keep
+                )
+            except RaytricksError as error:
+                failure = error
+        self._raise_on_all(failure)
+
+    def save_models(self, state: TrainingState, data: PreparedData) -> None:
+        """Write the finished model and, when there is one, its average, on the first worker."""
+        if not self._worker.is_first:
+            return
+        of_average = {n.replace("_ema_", "_"): v for n, v in state.last_metrics.items() if "_ema_" in n}
+        of_model = {n: v for n, v in state.last_metrics.items() if "_ema_" not in n}
+        if state.average is not None:
+            weights = state.average.module.state_dict()
+            save_model(self._run_dir / AVERAGE_FILE, weights, self._config.model, data, of_average)
+        save_model(self._run_dir / MODEL_FILE, state.model.state_dict(), self._config.model, data, of_model)
+
+    def _raise_on_all(self, failure: RaytricksError | None) -> None:
+        """Raise the first worker's failure; stop the others too, which would wait for it. Collective."""
+        failed = torch.tensor(int(failure is not None), device=self._worker.device)
+        has_failed = bool(self._worker.sum_over_workers(failed))
+        if failure is not None:
+            raise failure
+        if has_failed:
+            raise CheckpointError("the first worker could not save; its message says why")

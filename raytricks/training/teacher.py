@@ -1,0 +1,275 @@
+"""The teacher of distillation: a finished model that answers the student's own images.
+
+It is no module, so it can become part of neither the student nor its state dict, and its
+weights have no gradient. What it sees are the student's inputs, mixed or not, with the
+student's normalisation replaced by its own.
+"""
+
+from dataclasses import dataclass
+import hashlib
+from pathlib import Path
+import re
+
+import torch
+from torch import Tensor, nn
+import torchvision
+
+from raytricks.config.schema import ModelConfig
+from raytricks.data.prepared import IMAGENET_MEAN, IMAGENET_STD, PreparedData
+from raytricks.errors import CheckpointError, ConfigError
+from raytricks.models.registry import TORCHVISION, build_model
+from raytricks.models.timm_models import TIMM
+from raytricks.models.weights import start_from
+from raytricks.training.model_file import load_model
+from raytricks.tricks.mixed_precision import Precision, autocast
+
+_KEY = "tricks.distillation.teacher"
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as the data's own conversion to gray
+# the model's keys in messages of the loader, which the teacher shares with fine-tuning
+_KEYS = {"model.init_from": f"{_KEY}_weights", "model.pretrained": _KEY, "model.name": _KEY}
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What a model expects of its input.
+
+    Attributes:
+        channels: 1 or 3.
+        mean, std: per channel, on the 0..1 scale.
+    """
+
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Teacher:
+    """A frozen model in evaluation mode.
+
+    Args:
+        model: (N, C, S, S) images to (N, K) logits; taken over and changed.
+        preprocessing: of the images that the model was trained on.
+        inputs: of the images that `logits` will be given.
+
+    Attributes:
+        digest: sha256 of the architecture and the weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        inputs: Preprocessing,
+        *,
+        device: torch.device,
+        precision: Precision,
+        channels_last: bool,
+    ) -> None:
+        self.digest = content_digest(model)
+        self.preprocessing = preprocessing
+        self.precision: Precision = precision
+        self.device = device
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = model.eval().requires_grad_(False)
+        self.model = model.to(device=device, memory_format=self._layout)  # type: ignore[call-overload]
+        self._affine = None if inputs == preprocessing else _affine(inputs, preprocessing, device)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Answer a batch.
+
+        Args:
+            inputs: (N, C, S, S) float32 on the teacher's device, with the student's normalisation.
+
+        Returns:
+            (N, K) float32 without a gradient.
+        """
+        device_type = "cuda" if self.device.type == "cuda" else "cpu"
+        with torch.inference_mode(), autocast(device_type, self.precision):
+            logits = self.model(self._adapted(inputs).contiguous(memory_format=self._layout))
+        return logits.to(torch.float32, copy=True)  # the copy is a normal tensor, which a loss may save for backward
+
+    def _adapted(self, inputs: Tensor) -> Tensor:
+        if self._affine is None:
+            return inputs
+        scale, shift = self._affine
+        scaled = inputs * scale
+        is_to_gray = self.preprocessing.channels < inputs.shape[1]
+        return (scaled.sum(1, keepdim=True) if is_to_gray else scaled) + shift
+
+
+def _affine(inputs: Preprocessing, wanted: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the (1, C, 1, 1) scale and shift from one normalisation to another.
+
+    A gray image is repeated by broadcasting. Colour becomes gray in the pixels' scale, of which the
+    weights are part: sum over the channels after the scale, then shift.
+    """
+    mean, std = torch.tensor(inputs.mean, dtype=torch.float64), torch.tensor(inputs.std, dtype=torch.float64)
+    if inputs.channels == 3 and wanted.channels == 1:
+        luma = torch.tensor(_LUMA, dtype=torch.float64)
+        mean, std = (luma * mean).sum(0, keepdim=True), luma * std
+    wanted_mean = torch.tensor(wanted.mean, dtype=torch.float64)
+    wanted_std = torch.tensor(wanted.std, dtype=torch.float64)
+    scale, shift = std / wanted_std, (mean - wanted_mean) / wanted_std
+    return tuple(value.float().view(1, -1, 1, 1).to(device) for value in (scale, shift))  # type: ignore[return-value]
+
+
+def content_digest(model: nn.Module) -> str:
+    """Return the sha256 of a model: its layers, and the names, types, shapes and bytes of its state.
+
+    The layers' strides count: ResNet variants A and B differ in nothing else.
+    """
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        digest.update(f"{name} {type(module).__name__} {getattr(module, 'stride', None)}\n".encode())
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_teacher(
+    spec: str,
+    *,
+    weights: str | None,
+    data: PreparedData,
+    device: torch.device,
+    precision: Precision,
+    channels_last: bool,
+) -> Teacher:
+    """Load a teacher and make sure that it can teach this data.
+
+    Args:
+        spec: a run's directory or its model.safetensors, torchvision:NAME or timm:NAME.
+        weights: file of weights for a torchvision: or timm: teacher. None: the published ones.
+        data: what the student is trained on.
+        precision: of the student's forward pass.
+
+    Raises:
+        ConfigError: no such teacher, other classes or the same in another order, or it cannot take
+            images of the student's size.
+        CheckpointError: its file is damaged.
+
+    Source: He et al. 2018, section 5.3.
+    """
+    is_published = spec.startswith((TORCHVISION, TIMM))
+    if weights is not None and not is_published:
+        raise ConfigError(
+            f"{_KEY}_weights: only a torchvision: or timm: teacher takes a file of weights, got teacher {spec!r}; "
+            "leave it out, a run's directory holds its own"
+        )
+    if is_published:
+        model, preprocessing = _published(spec, weights, data)
+    else:
+        model, preprocessing = _finished_run(spec, data)
+    transform = data.transform
+    inputs = Preprocessing(channels=data.channels, mean=transform.mean, std=transform.std)
+    teacher = Teacher(model, preprocessing, inputs, device=device, precision=precision, channels_last=channels_last)
+    _require_image_size(teacher, spec, data)
+    return teacher
+
+
+def _finished_run(spec: str, data: PreparedData) -> tuple[nn.Module, Preprocessing]:
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f"{_KEY}: {spec!r} does not exist; give a finished run's directory, its model.safetensors, "
+            "torchvision:NAME or timm:NAME"
+        )
+    if path.is_dir() and not (path / "model.safetensors").is_file():
+        raise ConfigError(f"{_KEY}: {spec} has no model.safetensors, so it is no finished run; finish it with --resume")
+    try:
+        trained = load_model(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{_KEY}: {error}") from None
+    _require_same_classes(spec, trained.class_names, data.class_names)
+    transform = trained.transform
+    return trained.model, Preprocessing(channels=trained.channels, mean=transform.mean, std=transform.std)
+
+
+def _published(spec: str, weights: str | None, data: PreparedData) -> tuple[nn.Module, Preprocessing]:
+    """Build a model of torchvision or timm for RGB images, with all of its weights, the classifier's too."""
+    size = data.transform.image_size
+    config = ModelConfig(name=spec, pretrained=weights is None, init_from=weights)
+    try:
+        model = build_model(config, num_classes=data.num_classes, in_channels=3, image_size=size)
+        if weights is None and spec.startswith(TORCHVISION):
+            _require_published_classes(spec, data.class_names)
+        start = start_from(model, config, class_names=data.class_names, image_size=size)
+    except ConfigError as error:
+        raise ConfigError([_with_own_keys(problem) for problem in error.problems]) from None
+    if start is None or start.fresh:
+        raise ConfigError(
+            f"{_KEY}: {weights or spec} knows other classes than the data's {data.num_classes}, or in another order; "
+            "take a teacher that was trained on these classes"
+        )
+    if hasattr(model, "transform_input"):  # GoogLeNet and Inception: their weights want 0.5 and 0.5, and convert
+        model.transform_input = True  # type: ignore[assignment]
+    return model, _published_preprocessing(spec, model)
+
+
+def _with_own_keys(problem: str) -> str:
+    for key, own in _KEYS.items():
+        problem = problem.replace(key, own)
+    return problem if problem.startswith(_KEY) else f"{_KEY}: {problem}"
+
+
+def _published_preprocessing(spec: str, model: nn.Module) -> Preprocessing:
+    """Return the normalisation that torchvision or timm documents for a model, ImageNet's as a rule."""
+    if spec.startswith(TIMM):
+        described = getattr(model, "pretrained_cfg", {})
+    else:
+        described = vars(_published_weights(spec).transforms())
+    mean, std = described.get("mean", IMAGENET_MEAN), described.get("std", IMAGENET_STD)
+    return Preprocessing(channels=3, mean=tuple(mean), std=tuple(std))
+
+
+def _published_weights(spec: str) -> torchvision.models.Weights:
+    return torchvision.models.get_model_weights(spec.removeprefix(TORCHVISION))["DEFAULT"].value
+
+
+def _require_published_classes(spec: str, ours: tuple[str, ...]) -> None:
+    """Compare with ImageNet's words; of WordNet ids, in whose order the words are, only the count."""
+    words = tuple(_published_weights(spec).meta["categories"])
+    if all(_WORDNET_ID.fullmatch(name) for name in ours) and list(ours) == sorted(ours):
+        _require_same_count(spec, len(words), len(ours))
+    else:
+        _require_same_classes(spec, words, ours)
+
+
+def _require_same_classes(spec: str, theirs: tuple[str, ...], ours: tuple[str, ...]) -> None:
+    """Raise for the first class that differs; logits are matched by their position alone."""
+    _require_same_count(spec, len(theirs), len(ours))
+    for number, (their, our) in enumerate(zip(theirs, ours, strict=True)):
+        if their != our:
+            how = "the same classes in another order" if sorted(theirs) == sorted(ours) else "other classes"
+            raise ConfigError(
+                f"{_KEY}: class {number} of {spec} is {their!r}, of the data {our!r} ({how}); "
+                "take a teacher that was trained on these classes"
+            )
+
+
+def _require_same_count(spec: str, theirs: int, ours: int) -> None:
+    if theirs != ours:
+        raise ConfigError(
+            f"{_KEY}: {spec} tells {theirs} classes apart, the data has {ours}; "
+            "take a teacher that was trained on these classes"
+        )
+
+
+def _require_image_size(teacher: Teacher, spec: str, data: PreparedData) -> None:
+    """Try one image of the student's size."""
+    size = data.transform.image_size
+    try:
+        answer = teacher.logits(torch.zeros(1, data.channels, size, size, device=teacher.device))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        raise _unfit(spec, size, error) from None
+    _require_same_count(spec, answer.shape[1], data.num_classes)
+
+
+def _unfit(spec: str, size: int, error: Exception) -> ConfigError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ConfigError(
+        f"{_KEY}: {spec} cannot take the student's images of {size} pixels ({reason}); "
+        "change data.image_size or take another teacher"
+    )

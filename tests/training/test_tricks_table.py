@@ -1,0 +1,247 @@
+"""The TRICKS table: every trick and every pair of them trains, resumes and can be switched off."""
+
+from dataclasses import dataclass, replace
+import io
+from itertools import combinations
+import math
+from pathlib import Path
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from raytricks.config import flatten, load_config
+from raytricks.data.batches import TrainBatches
+from raytricks.data.loading import find_data
+from raytricks.data.prepared import LabelledImages, prepare_data
+from raytricks.data.store import UniformStore
+from raytricks.recipe.augmentation import image_tricks
+from raytricks.recipe.blending import blends_images
+from raytricks.recipe.execution import plan_execution
+from raytricks.recipe.facts import facts_of
+from raytricks.recipe.recipe import make_recipe
+from raytricks.recipe.resolve import resolve_config
+from raytricks.training.distillation import make_teaching
+from raytricks.training.loop import TrainingJob, run_epochs
+from raytricks.training.state import build_state
+from raytricks.training.step import Stepper
+from raytricks.training.step_log import STEP_VALUES
+from raytricks.training.worker import Worker
+from raytricks.tricks.table import TEACHER, TRICKS, Trick
+
+PLAIN = {
+    "data.source": "digits",
+    "data.channels": 3,
+    "data.augmentation": "none",
+    "model.name": "resnet8",
+    "model.width": 8,
+    "recipe.epochs": 4,
+    "recipe.global_batch_size": 8,
+    "logging.tensorboard": False,
+} | {key: value for trick in TRICKS for key, value in trick.off.items()}
+PAIRS = list(combinations(TRICKS, 2))
+IDS = [trick.title for trick in TRICKS]
+PAIR_IDS = [f"{a.title} + {b.title}" for a, b in PAIRS]
+
+
+@dataclass
+class Trial:
+    """A few steps of a tiny run, without files."""
+
+    stepper: Stepper
+    state: object
+    micro_batches: list
+
+    def steps(self, first: int, last: int) -> list[dict[str, float]]:
+        rows = []
+        for batch in self.micro_batches[first:last]:
+            self.stepper.begin()
+            self.stepper.accumulate(batch)
+            row = self.stepper.update(self.stepper.gradient_norm())
+            rows.append(dict(zip(STEP_VALUES, row.tolist(), strict=True)))
+        return rows
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [value.clone() for model in self.state.models for value in model.state_dict().values()]
+
+
+@pytest.fixture(scope="module")
+def workbench(tmp_path_factory):
+    """Return a function that makes a trial of settings; all share the data and one trained teacher."""
+    catalog = find_data(load_config(None, PLAIN).config.data, 0)
+    folder = tmp_path_factory.mktemp("tricks")
+
+    def resolved(settings):
+        return resolve_config(load_config(None, PLAIN | settings).config, facts_of(catalog))[0]
+
+    data = prepare_data(catalog, resolved({}).data)
+    teacher_dir = folder / "teacher"
+    teacher_dir.mkdir()
+    few = _first(data, 32)
+    torch.set_num_threads(1)
+    list(run_epochs(TrainingJob(config=resolved({"seed": 9}), data=few, run_dir=Path(teacher_dir)), Worker()))
+
+    def make(settings) -> Trial:
+        settings = {k: str(teacher_dir) if v == TEACHER else v for k, v in settings.items()}
+        config = resolved(settings)
+        execution = plan_execution(config, num_workers=1, device_type="cpu")
+        state = build_state(config, class_names=data.class_names, worker=Worker(), precision=execution.precision)
+        batches = TrainBatches(
+            data=few.train,
+            transform=data.transform,
+            global_batch_size=8,
+            rank=0,
+            world_size=1,
+            images_per_device=None,
+            seed=config.seed,
+            image_tricks=image_tricks(config.tricks, 3),
+            device=torch.device("cpu"),
+            with_neighbours=blends_images(config),
+        )
+        teaching = make_teaching(config, data, batches, Worker(), execution)
+        logits = teaching.logits if teaching else None
+        recipe = make_recipe(config, len(few.train))
+        stepper = Stepper(config, recipe, state, Worker(), execution.precision, logits)
+        return Trial(stepper, state, list(batches.epoch(0)))
+
+    return make
+
+
+def _first(data, count):
+    def part(split):
+        return LabelledImages(UniformStore(split.images.pixels[:count]), split.labels[:count], split.origin)
+
+    return replace(data, train=part(data.train), evaluation=part(data.evaluation))
+
+
+def require_a_trained_finite_step(trial: Trial) -> None:
+    before = [p.detach().clone() for p in trial.state.model.parameters()]
+    (row,) = trial.steps(0, 1)
+    assert all(math.isfinite(value) for value in row.values()), row
+    assert row["objective"] > 0 and row["grad_norm"] > 0 and not row["skipped"]
+    assert any(not torch.equal(a, b) for a, b in zip(before, trial.state.model.parameters(), strict=True))
+
+
+def require_identical_resume(make, settings) -> None:
+    """Two steps, against one step, everything through a file and back, and the other step."""
+    whole, half, resumed = make(settings), make(settings), make(settings)
+    whole.steps(0, 2)
+    half.steps(0, 1)
+    file = io.BytesIO()
+    buffers = torch.cat([b.flatten() for m in half.state.models for b in m.buffers() if b.is_floating_point()])
+    torch.save(half.state.content(buffers[None]), file)
+    file.seek(0)
+    resumed.state.load(torch.load(file, weights_only=True), Worker())
+    resumed.steps(1, 2)
+    for a, b in zip(whole.tensors(), resumed.tensors(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=IDS)
+def test_trick_trains_one_step_and_resumes_identically(workbench, trick: Trick):
+    require_a_trained_finite_step(workbench(trick.on))
+    require_identical_resume(workbench, trick.on)
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=PAIR_IDS)
+def test_pair_trains_one_step_and_resumes_identically(workbench, first: Trick, second: Trick):
+    require_a_trained_finite_step(workbench({**first.on, **second.on}))
+    require_identical_resume(workbench, {**first.on, **second.on})
+
+
+@pytest.fixture(scope="module")
+def plain(workbench):
+    trial = workbench({})
+    return trial.steps(0, 2), trial.tensors()
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=IDS)
+def test_trick_off_equals_plain_bit_for_bit(workbench, plain, trick: Trick):
+    trial = workbench({**trick.off, **trick.dormant})
+    rows, tensors = plain
+    assert trial.steps(0, 2) == rows
+    assert all(torch.equal(a, b) for a, b in zip(trial.tensors(), tensors, strict=True))
+
+
+@pytest.fixture(scope="module")
+def alone(workbench):
+    """The weights after two steps with one trick, computed once."""
+    known: dict[str, list[torch.Tensor]] = {}
+
+    def of(trick: Trick) -> list[torch.Tensor]:
+        if trick.name not in known:
+            trial = workbench(trick.on)
+            trial.steps(0, 2)
+            known[trick.name] = trial.tensors()
+        return known[trick.name]
+
+    return of
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=PAIR_IDS)
+def test_pair_with_one_off_equals_the_other_alone_bit_for_bit(workbench, alone, first: Trick, second: Trick):
+    for on, off in ((first, second), (second, first)):
+        if not off.dormant and (on, off) != (first, second):
+            continue  # without dormant settings it is the same config as the other alone
+        trial = workbench({**on.on, **off.off, **off.dormant})
+        trial.steps(0, 2)
+        assert all(torch.equal(a, b) for a, b in zip(trial.tensors(), alone(on), strict=True))
+
+
+WITHOUT_EFFECT_HERE = ("gradient compression", "SyncBN", "averaged batch-norm statistics", "gradient noise scale")
+"""Communication, which one worker has none of, and a measurement."""
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=IDS)
+def test_trick_on_changes_the_weights_unless_it_is_communication_or_measurement(plain, alone, trick: Trick):
+    theirs = alone(trick)
+    differs = len(theirs) != len(plain[1]) or any(
+        a.shape != b.shape or not torch.equal(a, b) for a, b in zip(theirs, plain[1], strict=True)
+    )
+    assert differs == (trick.title not in WITHOUT_EFFECT_HERE)
+
+
+def test_plain_equals_a_loop_of_torch_alone(workbench):
+    trial = workbench({})
+    twin = workbench({})
+    optimizer = torch.optim.SGD(twin.state.model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    twin.state.model.train()
+    rows = trial.steps(0, 4)
+    for batch, row in zip(twin.micro_batches, rows, strict=True):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(
+            twin.state.model(batch.inputs.contiguous(memory_format=torch.channels_last)), batch.labels
+        )
+        loss.backward()
+        optimizer.step()
+        assert row["objective"] / 8 == pytest.approx(float(loss.detach()), rel=1e-5)
+    for ours, torchs in zip(trial.state.model.parameters(), twin.state.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-6)
+
+
+def test_table_switches_are_config_keys_and_no_two_tricks_share_one():
+    known = flatten(load_config(None, PLAIN).config)
+    seen: list[str] = []
+    for trick in TRICKS:
+        assert set(trick.on) == set(trick.off)
+        assert {*trick.off, *trick.dormant, *([trick.shown] if trick.shown else [])} <= set(known)
+        assert trick.is_on({**known, **trick.on}) and not trick.is_on(known)
+        seen += trick.off
+    assert len(seen) == len(set(seen))
+
+
+def test_table_names_every_trick_that_has_a_file(repository: Path):
+    listed = {name for trick in TRICKS for name in re.findall(r"tricks/\w+\.py", trick.file)}
+    folder = repository / "raytricks" / "tricks"
+    parts = {"tricks/schedule.py", "tricks/statistics_guard.py", "tricks/table.py", "tricks/__init__.py"}
+    assert {f"tricks/{path.name}" for path in folder.glob("*.py")} - parts == listed
+    assert all((repository / "raytricks" / name).is_file() for name in listed)
+
+
+def test_docs_have_a_row_for_every_trick(repository: Path):
+    rows = [line for line in (repository / "docs" / "tricks.md").read_text().splitlines() if line.startswith("|")]
+    for trick in TRICKS:
+        key = next(iter(trick.off))
+        names = (key, key.rpartition(".")[0])  # of the switch, or of its section
+        assert any(f"`{name}`" in row for name in names for row in rows), trick.name

@@ -1,7 +1,7 @@
 """The Python API, which the command line calls too: plan a run, diagnose its recipe, train it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import errno
 from pathlib import Path
 import shlex
@@ -176,14 +176,22 @@ class _Launch:
     def __init__(self, plan: Plan, reporter: Reporter, run_dir: Path | None) -> None:
         from raytricks.models.cost import count_macs, count_parameters
         from raytricks.models.registry import build_model
+        from raytricks.models.weights import check_start
+        from raytricks.recipe.augmentation import image_tricks
         from raytricks.recipe.execution import plan_execution
+        from raytricks.training.teacher import check_teacher
 
         self.plan, self.reporter, self.run_dir = plan, reporter, run_dir
         self.is_resumed = run_dir is not None
         config, data = plan.config, plan.config.data
+        assert data.channels is not None and data.image_size is not None
+        check_start(config.model)
+        image_tricks(config.tricks, data.channels)  # for what it raises
+        distillation = config.tricks.distillation
+        if distillation.teacher is not None:
+            check_teacher(distillation.teacher, distillation.teacher_weights, plan.catalog.class_names)
         self.device_type: Literal["cpu", "cuda"] = _device_type(config)
         self.execution = plan_execution(config, num_workers=max(1, config.workers), device_type=self.device_type)
-        assert data.channels is not None and data.image_size is not None
         model = build_model(
             config.model,
             num_classes=plan.catalog.num_classes,
@@ -227,6 +235,7 @@ class _Launch:
     def open_run_directory(self) -> None:
         from raytricks.training import run_directory
 
+        self.plan = replace(self.plan, config=run_directory.with_absolute_paths(self.plan.config))
         config = self.plan.config
         if self.run_dir is None:
             self.run_dir = run_directory.create_run_directory(config, self.plan.facts.name)

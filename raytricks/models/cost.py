@@ -26,7 +26,9 @@ def count_macs(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     Raises:
         RuntimeError: the images are too small for the model.
     """
-    tensors = {name: tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())}
+    tensors = {
+        name: tensor.detach().to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())
+    }
     images = torch.empty(2, *input_shape, device="meta")  # two: BatchNorm cannot train on one value
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(model, tensors, (images,))

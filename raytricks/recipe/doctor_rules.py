@@ -28,6 +28,9 @@ SGD_LARGEST_BATCH = 8192
 """Goyal et al. 2017: the error is that of a batch of 256 up to here, and rises beyond."""
 LAYERWISE_SMALLEST_BATCH = 1024
 """Far below the 8k from which You et al. 2017 need LARS."""
+LAYERWISE_LR = {"lars": (0.5, 20.0), "lamb": (0.001, 0.1)}
+LAYERWISE_LR_START = {"lars": 5.0, "lamb": 0.01}
+"""At a batch of 256, for the trust coefficients of our defaults. Digits: lars 30% at 0.1, 98.9% at 5."""
 EMA_PARTS = 5
 """A horizon of at most one part in five: a longer one averages over most of the lr's fall."""
 CHIRAL_DATA = ("digit", "digits", "mnist", "emnist", "kmnist", "qmnist", "notmnist", "svhn", "usps", "omniglot")
@@ -193,6 +196,18 @@ def lars_small_batch(case: Case) -> Finding | None:
     return Finding("lars-small-batch", "optimizer.name", reason, "set optimizer.name=sgd")
 
 
+def layerwise_lr(case: Case) -> Finding | None:
+    """Source: measured on digits with this package; see docs/tricks.md."""
+    name, base_lr = case.config.optimizer.name, case.config.recipe.base_lr
+    if name == "sgd" or LAYERWISE_LR[name][0] <= base_lr <= LAYERWISE_LR[name][1]:
+        return None
+    low, high = LAYERWISE_LR[name]
+    reason = (
+        f"the lr of {name} is that of no other optimizer: recipe.base_lr is {base_lr:g}, {low:g} to {high:g} is usual"
+    )
+    return Finding("layerwise-lr", "recipe.base_lr", reason, f"set recipe.base_lr={LAYERWISE_LR_START[name]:g}")
+
+
 def ema_too_slow(case: Case) -> Finding | None:
     """Source: arithmetic; `tricks.ema` ramps the decay up, so such a one is never reached."""
     decay, steps = case.config.tricks.ema.decay, case.recipe.total_steps
@@ -270,6 +285,7 @@ RULES: tuple[Callable[[Case], Finding | None], ...] = (
     lr_not_following_batch,
     large_batch_sgd,
     lars_small_batch,
+    layerwise_lr,
     ema_too_slow,
     imagenet_stem_small_images,
     pretrained_normalization,

@@ -31,7 +31,8 @@ def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: D
     """Derive each worker's share of the global batch; run inside the worker, which knows the truth.
 
     Raises:
-        ConfigError: more workers than images in a batch, or batch norm on single images.
+        ConfigError: more workers than images in a batch, batch norm on single images, or synchronised
+            batch norm on a CPU.
     """
     batch = config.recipe.global_batch_size
     if num_workers > batch:
@@ -46,6 +47,11 @@ def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: D
             f"batch norm needs 2 images in each forward pass, a worker would get {min(sizes)} (global batch {batch}, "
             f"{num_workers} workers, images_per_device {config.hardware.images_per_device}); enlarge "
             "recipe.global_batch_size or set model.norm=group"
+        )
+    if config.tricks.sync_batch_norm and num_workers > 1 and device_type == "cpu":
+        raise ConfigError(
+            "tricks.sync_batch_norm: torch synchronises batch norm on GPUs only, this run is on cpu; set it to false, "
+            "or model.norm=group, which does not depend on the workers"
         )
     return Execution(
         num_workers=num_workers,

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from raytricks.config.schema import ExperimentConfig, TricksConfig
+from raytricks.config import flatten
+from raytricks.config.schema import ExperimentConfig
 from raytricks.data.catalog import Catalog
 from raytricks.recipe.doctor import Finding
 from raytricks.recipe.execution import Execution
 from raytricks.recipe.facts import DataFacts
 from raytricks.recipe.recipe import Recipe
+from raytricks.tricks.table import TRICKS
 
 _LISTED_CLASSES = 10
 
@@ -39,7 +41,7 @@ def header_lines(
         ),
         ("recipe", _recipe(config, recipe)),
         ("lr", _lr(recipe)),
-        ("tricks", _tricks(config.tricks)),
+        *_tricks(config),
         ("hardware", _hardware(execution, config.workers)),
     ]
     rows += [("doctor", f"warning {finding}") for finding in findings]
@@ -76,17 +78,20 @@ def _images(config: ExperimentConfig) -> str:
 
 def _model(config: ExperimentConfig) -> str:
     model = config.model
+    start = ", pretrained" if model.pretrained else f", from {model.init_from}" if model.init_from else ""
     if model.stem is None:
-        return str(model.name)
-    return f"{model.name}-{model.variant}, {model.stem} stem, width {model.width}, {model.norm} norm"
+        return f"{model.name}{start}"
+    return f"{model.name}-{model.variant}, {model.stem} stem, width {model.width}, {model.norm} norm{start}"
 
 
 def _recipe(config: ExperimentConfig, recipe: Recipe) -> str:
     optimizer = config.optimizer
+    momentum = f"momentum {optimizer.momentum:g}{' Nesterov' if optimizer.nesterov else ''}"
+    if optimizer.name == "lamb":
+        momentum = f"betas {optimizer.betas[0]:g} and {optimizer.betas[1]:g}"
     return (
         f"{recipe.epochs} epochs x {recipe.steps_per_epoch:,} steps of {recipe.global_batch_size:,} images; "
-        f"{optimizer.name}, momentum {optimizer.momentum:g}{' Nesterov' if optimizer.nesterov else ''}, "
-        f"weight decay {optimizer.weight_decay:g}"
+        f"{optimizer.name}, {momentum}, weight decay {optimizer.weight_decay:g}"
     )
 
 
@@ -98,24 +103,13 @@ def _lr(recipe: Recipe) -> str:
     )
 
 
-def _tricks(tricks: TricksConfig) -> str:
-    smoothing, mixup = tricks.label_smoothing, tricks.mixup
-    states = [
-        (f"{tricks.lr_scaling} lr scaling", tricks.lr_scaling != "none"),
-        ("warmup", tricks.warmup.epochs > 0),
-        ("cosine decay", tricks.decay.kind == "cosine"),
-        ("zero gamma", tricks.zero_gamma),
-        ("no bias decay", tricks.no_bias_decay),
-        (f"label smoothing {smoothing.epsilon:g} ({smoothing.form})", smoothing.epsilon > 0),
-        (f"mixup {mixup.alpha:g}", mixup.alpha > 0),
-    ]
-    on = ", ".join(name for name, is_on in states if is_on)
-    off = ", ".join(_without_value(name) for name, is_on in states if not is_on)
-    return f"on: {on or 'none'}; off: {off or 'none'}"
-
-
-def _without_value(name: str) -> str:
-    return " ".join(word for word in name.split() if not word[0].isdigit() and not word.startswith(("(", "none")))
+def _tricks(config: ExperimentConfig) -> list[tuple[str, str]]:
+    """Return the row of the tricks that are on, with their values, and of those that are off."""
+    values = flatten(config)
+    shown = [trick for trick in TRICKS if not trick.has_own_row]
+    on = [trick.label(values) for trick in shown if trick.is_on(values)]
+    off = [trick.title for trick in shown if not trick.is_on(values)]
+    return [("tricks", ", ".join(on) or "none"), ("off", ", ".join(off) or "none")]
 
 
 def _hardware(execution: Execution, workers: int) -> str:

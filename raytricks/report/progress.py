@@ -99,7 +99,10 @@ class Reporter:
         self.line(epoch_line(record, self._totals[0], self._remaining(record["step"])))
 
     def _test(self, record: Record) -> None:
-        self.line(f"test  top-1 {record['test_top1']:.2%} of {record['test_num_images']:,} images, scored once")
+        average = f" (EMA {record['test_ema_top1']:.2%})" if "test_ema_top1" in record else ""
+        self.line(
+            f"test  top-1 {record['test_top1']:.2%}{average} of {record['test_num_images']:,} images, scored once"
+        )
 
     def _note(self, record: Record) -> None:
         self.line(f"note  {record['text']}")
@@ -122,10 +125,11 @@ def epoch_line(record: Record, num_epochs: int, remaining: str) -> str:
     """Return the one line of an epoch."""
     width = len(str(num_epochs))
     top5 = f" top-5 {record['val_top5']:.2%}" if "val_top5" in record else ""
+    average = f" ema {record['val_ema_top1']:.2%}" if "val_ema_top1" in record else ""
     skipped = f"  skipped {record['skipped_steps']}" if record["skipped_steps"] else ""
     return (
         f"epoch {record['epoch']:>{width}}/{num_epochs}  loss {_loss(record['train_objective'])}  "
-        f"train {_percent(record['train_top1'])}  val top-1 {record['val_top1']:.2%}{top5} loss "
+        f"train {_percent(record['train_top1'])}  val top-1 {record['val_top1']:.2%}{average}{top5} loss "
         f"{record['val_cross_entropy']:.4f}  lr {record['lr']:.4f}  {record['images_per_second']:,.0f} img/s  "
         f"{duration(record['train_s'] + record['val_s'])}{skipped}  left {remaining}"
     )

@@ -1,6 +1,8 @@
 """The lines after the last step: what came out, where it lies, what to do next."""
 
+import math
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from raytricks.report.progress import duration
@@ -21,14 +23,43 @@ def summary_lines(run_dir: Path, records: list[dict[str, Any]], elapsed_s: float
         f"({evaluated_on}), loss {last['val_cross_entropy']:.4f}",
         f"best      epoch {best['epoch']}: top-1 {best['val_top1']:.2%}; chosen on the same images, so optimistic",
     ]
-    lines += [f"test      top-1 {r['test_top1']:.2%}, scored once" for r in records if r["kind"] == "test"]
+    if "val_ema_top1" in last:
+        lines.append(
+            f"average   of the weights: top-1 {last['val_ema_top1']:.2%}, loss {last['val_ema_cross_entropy']:.4f}"
+        )
+    lines += [_test(record) for record in records if record["kind"] == "test"]
+    lines += _noise_scale(epochs)
+    average = " model_ema.safetensors," if "val_ema_top1" in last else ""
     trained_s = sum(r["train_s"] + r["val_s"] for r in epochs)
     lines += [
         f"time      {duration(elapsed_s)}, of which training and evaluation {duration(trained_s)} (all launches)",
-        f"files     {run_dir}: model.safetensors, metrics.jsonl, config.yaml, run.json, checkpoints/",
+        f"files     {run_dir}: model.safetensors,{average} metrics.jsonl, config.yaml, run.json, checkpoints/",
         "next",
         f"  repeat  raytricks train {run_dir}/config.yaml name=again",
         f"  use     python -c \"import raytricks; print(raytricks.load_model('{run_dir}').class_names)\"",
         f"  watch   tensorboard --logdir {run_dir.parent}    (pip install tensorboard)",
     ]
     return lines
+
+
+def _test(record: dict[str, Any]) -> str:
+    average = f" (EMA {record['test_ema_top1']:.2%})" if "test_ema_top1" in record else ""
+    return f"test      top-1 {record['test_top1']:.2%}{average}, scored once"
+
+
+def _noise_scale(epochs: list[dict[str, Any]]) -> list[str]:
+    """Advise on the batch by the median of the epochs, if the noise was measured."""
+    if not any("noise_scale" in record for record in epochs):
+        return []
+    measured = [record["noise_scale"] for record in epochs if record.get("noise_scale") is not None]
+    if not measured:
+        return ["noise     the gradient's noise hides its size: a larger batch is safe, how large cannot be told"]
+    scale = median(measured)
+    return [
+        f"noise     gradient noise scale {scale:,.0f}: linear scaling is safe up to about b = {round_down(scale):,}"
+    ]
+
+
+def round_down(images: float) -> int:
+    """Return the largest power of two that is not larger, at least 1."""
+    return 2 ** max(0, math.floor(math.log2(max(images, 1))))

@@ -221,7 +221,7 @@ class _Run:
         for offset, row in enumerate(rows):
             self._check_row(row, first + offset)
         batch = self.recipe.global_batch_size
-        sums = dict.fromkeys(TOTALS, 0.0)
+        sums: dict[str, float] = dict.fromkeys(TOTALS, 0.0)
         add_to_totals(sums, rows, batch)
         sums["seconds"] = elapsed_s
         for name, value in sums.items():

@@ -106,5 +106,9 @@ def _restore(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> Trai
     class_names, channels = tuple(json.loads(metadata["class_names"])), json.loads(metadata["channels"])
     config = ModelConfig.model_validate_json(metadata["model"])
     model = build_model(config, num_classes=len(class_names), in_channels=channels, image_size=transform.image_size)
-    model.load_state_dict(tensors)
+    own = model.state_dict()  # with its version notes, which a safetensors file has not
+    if own.keys() != tensors.keys():
+        raise KeyError(f"tensors {sorted(own.keys() ^ tensors.keys())[:3]}")
+    own.update(tensors)
+    model.load_state_dict(own)
     return TrainedModel(model.eval(), class_names, channels, transform, json.loads(metadata["metrics"]))

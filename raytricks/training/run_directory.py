@@ -23,6 +23,8 @@ from typing import Any
 from raytricks.config import ExperimentConfig, dump_yaml, flatten, load_config
 from raytricks.data.catalog import Catalog
 from raytricks.errors import CheckpointError, ConfigError, DataError
+from raytricks.models.registry import TORCHVISION
+from raytricks.models.timm_models import TIMM
 from raytricks.training.checkpoint import write_atomically
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
@@ -53,11 +55,27 @@ def create_run_directory(config: ExperimentConfig, data_name: str) -> Path:
 
 
 def write_config(run_dir: Path, config: ExperimentConfig) -> None:
-    """Save the resolved config, with absolute paths, so that it can be run from anywhere."""
-    data = config.data
-    if data.path is not None:
-        data = data.model_copy(update={"path": str(Path(data.path).expanduser().resolve())})
-    write_atomically(run_dir / CONFIG_FILE, dump_yaml(config.model_copy(update={"data": data})).encode())
+    """Save a config with absolute paths, so that it can be run from anywhere."""
+    write_atomically(run_dir / CONFIG_FILE, dump_yaml(config).encode())
+
+
+def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """Return a config whose files are found from any directory, as Ray's workers must."""
+    data, model, distillation = config.data, config.model, config.tricks.distillation
+    data = data.model_copy(update={"path": _absolute(data.path)})
+    model = model.model_copy(update={"init_from": _absolute(model.init_from)})
+    teacher = distillation.teacher
+    paths = {
+        "teacher": teacher if teacher and teacher.startswith((TORCHVISION, TIMM)) else _absolute(teacher),
+        "teacher_weights": _absolute(distillation.teacher_weights),
+        "cache_dir": _absolute(distillation.cache_dir),
+    }
+    tricks = config.tricks.model_copy(update={"distillation": distillation.model_copy(update=paths)})
+    return config.model_copy(update={"data": data, "model": model, "tricks": tricks})
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().resolve())
 
 
 def write_run_file(run_dir: Path, facts: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raytricks.config.schema import ExperimentConfig
-from raytricks.errors import ConfigError
 from raytricks.models.registry import build_model
 from raytricks.models.weights import start_from
 from raytricks.training.optimizer import build_optimizer
@@ -99,7 +98,7 @@ def build_state(
         is_resumed: a checkpoint follows, so the weights to start from are not needed any more.
 
     Raises:
-        ConfigError: the weights to start from cannot be used, or the hardware lacks a trick.
+        ConfigError: the weights to start from cannot be used.
     """
     torch.manual_seed(config.seed)  # not the rank: all workers start from the same weights
     assert config.data.channels is not None and config.data.image_size is not None
@@ -114,7 +113,7 @@ def build_state(
     trained = model
     if worker.world_size > 1:
         if config.tricks.sync_batch_norm:
-            model = _synchronised(model, worker)
+            model = synchronise_batch_norm(model)
         trained = _data_parallel(model, worker)
         compression = config.tricks.gradient_compression
         compress_gradients(trained, compression.kind, compression.rank)
@@ -125,15 +124,6 @@ def build_state(
         make_scaler(precision, worker.device_type),
         WeightAverage(model) if config.tricks.ema.decay else None,
     )
-
-
-def _synchronised(model: nn.Module, worker: Worker) -> nn.Module:
-    if worker.device_type != "cuda":
-        raise ConfigError(
-            "tricks.sync_batch_norm: torch synchronises batch norm on GPUs only, this run is on cpu; set it to false, "
-            "or model.norm=group, which does not depend on the workers"
-        )
-    return synchronise_batch_norm(model)
 
 
 def _data_parallel(model: nn.Module, worker: Worker) -> DistributedDataParallel:

@@ -5,6 +5,7 @@ weights have no gradient. What it sees are the student's inputs, mixed or not, w
 student's normalisation replaced by its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 import hashlib
 from pathlib import Path
@@ -19,7 +20,9 @@ from raytricks.data.prepared import IMAGENET_MEAN, IMAGENET_STD, PreparedData
 from raytricks.errors import CheckpointError, ConfigError
 from raytricks.models.registry import TORCHVISION, build_model
 from raytricks.models.timm_models import TIMM
+from raytricks.models.weight_files import locate_weights
 from raytricks.models.weights import start_from
+from raytricks.recipe.teacher_facts import teacher_facts
 from raytricks.training.model_file import load_model
 from raytricks.tricks.mixed_precision import Precision, autocast
 
@@ -128,6 +131,42 @@ def content_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def check_teacher(spec: str, weights: str | None, class_names: Sequence[str]) -> None:
+    """Find what is wrong with a teacher before any work is done; reads no weights, needs no network.
+
+    Args:
+        spec, weights: as of `load_teacher`.
+        class_names: of the data, in the order of the labels.
+
+    Raises:
+        ConfigError: no file there, no finished run, or other classes.
+    """
+    is_published = spec.startswith((TORCHVISION, TIMM))
+    if weights is not None and not is_published:
+        raise ConfigError(
+            f"{_KEY}_weights: only a torchvision: or timm: teacher takes a file of weights, got teacher {spec!r}; "
+            "leave it out, a run's directory holds its own"
+        )
+    if weights is not None:
+        try:
+            locate_weights(weights)
+        except ConfigError as error:
+            raise ConfigError([_with_own_keys(problem) for problem in error.problems]) from None
+    if is_published:
+        return
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f"{_KEY}: {spec!r} does not exist; give a finished run's directory, its model.safetensors, "
+            "torchvision:NAME or timm:NAME"
+        )
+    if path.is_dir() and not (path / "model.safetensors").is_file():
+        raise ConfigError(f"{_KEY}: {spec} has no model.safetensors, so it is no finished run; finish it with --resume")
+    facts = teacher_facts(spec)
+    if facts is not None:
+        _require_same_classes(spec, facts.class_names, tuple(class_names))
+
+
 def load_teacher(
     spec: str,
     *,
@@ -152,13 +191,8 @@ def load_teacher(
 
     Source: He et al. 2018, section 5.3.
     """
-    is_published = spec.startswith((TORCHVISION, TIMM))
-    if weights is not None and not is_published:
-        raise ConfigError(
-            f"{_KEY}_weights: only a torchvision: or timm: teacher takes a file of weights, got teacher {spec!r}; "
-            "leave it out, a run's directory holds its own"
-        )
-    if is_published:
+    check_teacher(spec, weights, data.class_names)
+    if spec.startswith((TORCHVISION, TIMM)):
         model, preprocessing = _published(spec, weights, data)
     else:
         model, preprocessing = _finished_run(spec, data)
@@ -170,16 +204,8 @@ def load_teacher(
 
 
 def _finished_run(spec: str, data: PreparedData) -> tuple[nn.Module, Preprocessing]:
-    path = Path(spec).expanduser()
-    if not path.exists():
-        raise ConfigError(
-            f"{_KEY}: {spec!r} does not exist; give a finished run's directory, its model.safetensors, "
-            "torchvision:NAME or timm:NAME"
-        )
-    if path.is_dir() and not (path / "model.safetensors").is_file():
-        raise ConfigError(f"{_KEY}: {spec} has no model.safetensors, so it is no finished run; finish it with --resume")
     try:
-        trained = load_model(path)
+        trained = load_model(spec)
     except CheckpointError as error:
         raise CheckpointError(f"{_KEY}: {error}") from None
     _require_same_classes(spec, trained.class_names, data.class_names)

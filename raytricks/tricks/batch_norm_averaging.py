@@ -30,7 +30,11 @@ def share_first_batch_norm_buffers(model: nn.Module) -> None:
 
     Collective, as `average_batch_norm_buffers`.
     """
-    _replace(model, lambda flat: distributed.broadcast(flat, src=0))
+
+    def of_first(flat: torch.Tensor) -> None:
+        distributed.broadcast(flat, src=0)
+
+    _replace(model, of_first)
 
 
 @torch.no_grad()

@@ -54,6 +54,6 @@ class WeightAverage:
         Args:
             decay: weight of the old average, in [0, 1].
         """
-        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for average, value in self._whole:
             average.copy_(value)

@@ -22,7 +22,7 @@ class StatisticsGuard:
     def remember(self) -> None:
         """Keep the values from before a step."""
         if self._buffers:
-            torch._foreach_copy_(self._saved, self._buffers)
+            torch._foreach_copy_(self._saved, self._buffers)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def restore_unless(self, is_good: torch.Tensor) -> None:

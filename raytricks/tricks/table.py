@@ -22,6 +22,7 @@ class Trick:
         off: settings of the same keys that turn it off.
         dormant: settings that have no effect while it is off.
         shown: the key whose value stands in `name`.
+        has_own_row: the header shows it elsewhere, as part of the model, the optimizer or the hardware.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Trick:
     off: Settings
     dormant: Settings = field(default_factory=lambda: MappingProxyType({}))
     shown: str | None = None
+    has_own_row: bool = False
 
     def is_on(self, values: Settings) -> bool:
         """Return whether a config, as dotted keys and values, has it on."""
@@ -174,6 +176,7 @@ TRICKS: tuple[Trick, ...] = (
         on={"model.variant": "D"},
         off={"model.variant": "A"},
         shown="model.variant",
+        has_own_row=True,
     ),
     Trick(
         name="{} in place of SGD",
@@ -183,6 +186,7 @@ TRICKS: tuple[Trick, ...] = (
         off={"optimizer.name": "sgd"},
         dormant={"optimizer.trust_coefficient": 0.5, "optimizer.betas": (0.5, 0.5), "optimizer.epsilon": 1e-3},
         shown="optimizer.name",
+        has_own_row=True,
     ),
     Trick(
         name="gradient clipping",
@@ -198,6 +202,7 @@ TRICKS: tuple[Trick, ...] = (
         on={"hardware.precision": "fp16"},
         off={"hardware.precision": "fp32"},
         shown="hardware.precision",
+        has_own_row=True,
     ),
     Trick(
         name="gradient compression {}",

@@ -251,8 +251,8 @@ def test_cli_dry_run_prints_the_recipe_and_writes_nothing(shell):
     code, out, err = shell("train", *digits(), "--dry-run")
     assert (code, err) == (0, "")
     labels = [line.split()[0] for line in out.splitlines()]
-    assert labels[:9] == ["run", "data", "classes", "images", "model", "recipe", "lr", "tricks", "hardware"]
-    assert set(labels[9:]) == {"doctor"}  # a tiny run is not a sound one
+    assert labels[:10] == ["run", "data", "classes", "images", "model", "recipe", "lr", "tricks", "off", "hardware"]
+    assert set(labels[10:]) == {"doctor"}  # a tiny run is not a sound one
     assert list(Path().iterdir()) == []
 
 

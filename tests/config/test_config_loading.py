@@ -171,7 +171,7 @@ WRONG_VALUES = [
     ("data.crop_scale=[0.1,x]", "data.crop_scale[1]: must be a number, got 'x'"),
     ("data.crop_scale=[0.1", "data.crop_scale: expected ',' or ']', but got '<stream end>' in '[0.1'"),
     ("tricks.decay.milestones=[0.5,1]", "tricks.decay.milestones[1]: must be < 1, got 1"),
-    ("tricks.mixup=0.2", "tricks.mixup is a section, got 0.2; set tricks.mixup.alpha"),
+    ("tricks.mixup=0.2", "tricks.mixup is a section, got 0.2; set tricks.mixup.alpha, tricks.mixup.off_epochs"),
     ("model=resnet18", "model is a section, got 'resnet18'; "
      "set model.name, model.variant, model.stem, model.width, ..."),
     ("tricks.mixup_alfa=1", "unknown key tricks.mixup_alfa; did you mean tricks.mixup.alpha?"),

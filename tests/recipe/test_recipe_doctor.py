@@ -141,7 +141,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "warmup-long",
         {"recipe.epochs": 40, "recipe.global_batch_size": 1024},
-        {"recipe.epochs": 40, "recipe.global_batch_size": 1024, "optimizer.name": "lars"},
+        {"recipe.epochs": 40, "recipe.global_batch_size": 1024, "optimizer.name": "lars", "recipe.base_lr": 5.0},
     ),
     (
         "warmup-missing",
@@ -175,12 +175,17 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "large-batch-sgd",
         {"recipe.global_batch_size": 16384},
-        {"recipe.global_batch_size": 16384, "optimizer.name": "lars"},
+        {"recipe.global_batch_size": 16384, "optimizer.name": "lars", "recipe.base_lr": 5.0},
+    ),
+    (
+        "layerwise-lr",
+        {"recipe.global_batch_size": 1024, "optimizer.name": "lars", "recipe.base_lr": 0.49},
+        {"recipe.global_batch_size": 1024, "optimizer.name": "lars", "recipe.base_lr": 0.5},
     ),
     (
         "lars-small-batch",
-        {"recipe.global_batch_size": 1023, "optimizer.name": "lars"},
-        {"recipe.global_batch_size": 1024, "optimizer.name": "lars"},
+        {"recipe.global_batch_size": 1023, "optimizer.name": "lars", "recipe.base_lr": 5.0},
+        {"recipe.global_batch_size": 1024, "optimizer.name": "lars", "recipe.base_lr": 5.0},
     ),
     (
         "lars-small-batch",

@@ -30,10 +30,11 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the images come from and how they are prepared."""
 
-    source: Literal["auto", "digits", "fashion_mnist", "idx", "folder"] = "auto"
+    source: Literal["auto", "digits", "fashion_mnist", "idx", "folder", "shards"] = "auto"
     """digits: embedded in scikit-learn. fashion_mnist: the IDX files of Debian's package, of
     `path`, or downloaded by torchvision. idx: a directory of the four IDX files. folder: class
-    folders, or train/ + val/ of them. auto: idx or folder, by what `path` holds."""
+    folders, or train/ + val/ of them. shards: what `raytricks data pack` wrote. auto: idx, folder
+    or shards, by what `path` holds."""
     path: str | None = None
     """Directory of the data; not used by digits."""
     val_fraction: Fraction | None = None
@@ -64,6 +65,9 @@ class DataConfig(Section):
     cache_gib: Annotated[float, Field(ge=0)] | None = None
     """Memory that decoded images may take. None: half of what is free. Above it they are
     decoded from their files whenever needed."""
+    decoder: Literal["torchvision", "simplejpeg", "pil"] = "torchvision"
+    """Of JPEG files. torchvision: antialiased, equal to Pillow within rounding. simplejpeg: faster,
+    when it is installed. What the first two cannot read goes to pil."""
     download: bool = False
     """Allow torchvision to download fashion_mnist when it is nowhere on disk."""
 
@@ -75,7 +79,7 @@ class DataConfig(Section):
         low, high = self.crop_aspect
         if low > high:
             raise ValueError(f"crop_aspect must be [low, high] with low <= high, got [{low}, {high}]")
-        if self.source in ("idx", "folder") and self.path is None:
+        if self.source in ("idx", "folder", "shards") and self.path is None:
             raise ValueError(f"source {self.source} needs data.path, the directory that holds the images")
         return self
 

@@ -6,7 +6,9 @@ is an error that names it.
 """
 
 from dataclasses import dataclass
+import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,6 +19,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 _LONGEST_ASPECT = 4  # a 2000 x 1 strip must not make a canvas of 2000 times the memory
 _EXIF_ORIENTATION = 0x0112
+
+Decoder = Literal["torchvision", "simplejpeg", "pil"]
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,33 @@ class ImageHeader:
 
 
 def read_header(path: Path) -> ImageHeader:
-    """Read size and mode; raises DataError naming the file."""
-    with _naming_the_file(path), Image.open(path) as image:
-        height, width = _oriented_size(image)
-        return ImageHeader(height, width, image.mode in ("L", "1", "LA", *_SIXTEEN_BIT_MODES))
+    """Read size and mode of a file; raises DataError naming it."""
+    with _naming_the_file(str(path)), path.open("rb") as stream:
+        return _header(stream)
 
 
-def decode_image(path: Path, spec: DecodeSpec) -> np.ndarray:
+def header_of(content: bytes | memoryview, name: str) -> ImageHeader:
+    """Read size and mode of an encoded image; raises DataError naming it."""
+    with _naming_the_file(name):
+        return _header(io.BytesIO(content))
+
+
+def require_decoder(decoder: Decoder) -> None:
+    """Raise ConfigError, naming the remedy, unless the decoder is installed."""
+
+
+def decode_image(path: Path, spec: DecodeSpec, decoder: Decoder = "torchvision") -> np.ndarray:
     """Decode and resize one file to (C, h, w) uint8; raises DataError naming the file."""
-    with _naming_the_file(path), Image.open(path) as image:
+    with _naming_the_file(str(path)):
+        content = path.read_bytes()
+    return decode_bytes(content, spec, str(path), decoder)
+
+
+def decode_bytes(
+    content: bytes | memoryview, spec: DecodeSpec, name: str, decoder: Decoder = "torchvision"
+) -> np.ndarray:
+    """Decode and resize one encoded image to (C, h, w) uint8; raises DataError naming it."""
+    with _naming_the_file(name), Image.open(io.BytesIO(content)) as image:
         height, width = _oriented_size(image)
         if image.format == "JPEG":
             image.draft(None, (spec.short_side * 2, spec.short_side * 2))  # decodes at 1/2, 1/4, 1/8
@@ -68,6 +90,12 @@ def decode_image(path: Path, spec: DecodeSpec) -> np.ndarray:
         image = _resize(image, int(heights[0]), int(widths[0]), spec)
         array = np.asarray(image)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _header(stream) -> ImageHeader:
+    with Image.open(stream) as image:
+        height, width = _oriented_size(image)
+        return ImageHeader(height, width, image.mode in ("L", "1", "LA", *_SIXTEEN_BIT_MODES))
 
 
 def _oriented_size(image: Image.Image) -> tuple[int, int]:
@@ -99,7 +127,7 @@ def _resize(image: Image.Image, height: int, width: int, spec: DecodeSpec) -> Im
 class _naming_the_file:
     """Turn every decoding error into one line with the path in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
 
     def __enter__(self) -> None:

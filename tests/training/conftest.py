@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from fleet import Fleet
 import pytest
 
 from raytricks.config import load_config
@@ -60,3 +61,10 @@ def _first(split: LabelledImages, count: int) -> LabelledImages:
 def poisoned(data: PreparedData) -> PreparedData:
     """Return data whose every normalised image is infinite or NaN."""
     return replace(data, transform=replace(data.transform, std=(0.0,)))
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"))
+    yield fleet
+    fleet.close()

@@ -21,3 +21,17 @@ def one_thread():
 def repository() -> Path:
     """The repository's root."""
     return REPOSITORY
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Count what the TRICKS table has driven."""
+    passed = [r.nodeid for r in terminalreporter.stats.get("passed", []) if "test_tricks_table.py::" in r.nodeid]
+    if passed:
+        from raytricks.tricks.table import TRICKS
+
+        num_pairs = len(TRICKS) * (len(TRICKS) - 1) // 2
+        of_pairs = sum("::test_pair_" in nodeid for nodeid in passed)
+        terminalreporter.write_line(
+            f"TRICKS: {len(TRICKS)} tricks, {num_pairs} pairs; {of_pairs} tests of pairs and "
+            f"{len(passed) - of_pairs} others passed"
+        )

@@ -40,7 +40,8 @@ def build_model(config: ModelConfig, *, num_classes: int, in_channels: int, imag
     """
     name = config.name or ""
     if not (is_timm_model(name) if name.startswith(TIMM) else name in list_models()):
-        raise ConfigError(f"model.name: unknown model {name!r}{_hint(name)} 'raytricks models' lists all")
+        command = "raytricks models --timm" if name.startswith(TIMM) else "raytricks models"
+        raise ConfigError(f"model.name: unknown model {name!r}{_hint(name)} '{command}' lists all")
     if name.startswith((TORCHVISION, TIMM)):
         _refuse_resnet_settings(config)
         return _tried_model(name, num_classes, in_channels, image_size)

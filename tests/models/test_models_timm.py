@@ -74,7 +74,8 @@ def test_timm_names_are_listed_apart_from_ours():
 def test_timm_hints_at_likely_names(name, message):
     problem = problem_of(name)
     assert problem.startswith(message)
-    assert problem.endswith(" 'raytricks models' lists all")
+    command = "raytricks models --timm" if name.startswith("timm:") else "raytricks models"
+    assert problem.endswith(f" '{command}' lists all")
 
 
 def test_timm_models_have_no_setting_of_our_resnets():

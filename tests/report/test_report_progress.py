@@ -135,3 +135,35 @@ def test_summary_names_last_and_best(tmp_path):
     assert "best      epoch 1: top-1 75.00%" in text and "optimistic" in text
     assert "test      top-1 50.00%, scored once" in text
     assert f"raytricks train {tmp_path}/run/config.yaml name=again" in text
+
+
+def test_epoch_line_shows_the_average_beside_the_weights():
+    assert "val top-1 75.00% ema 80.00% top-5" in epoch_line(EPOCH | {"val_ema_top1": 0.8}, 2, "?")
+    assert "ema" not in epoch_line(EPOCH, 2, "?")
+
+
+def test_summary_names_the_average_and_its_file(tmp_path):
+    average = {"val_ema_top1": 0.8, "val_ema_cross_entropy": 0.5}
+    test = TEST | {"test_ema_top1": 0.6}
+    text = "\n".join(summary_lines(tmp_path, [EPOCH | average, test], 5, "val"))
+    assert "average   of the weights: top-1 80.00%, loss 0.5000" in text
+    assert "model_ema.safetensors" in text
+    assert "top-1 50.00% (EMA 60.00%), scored once" in text
+    assert "model_ema" not in "\n".join(summary_lines(tmp_path, [EPOCH], 5, "val"))
+
+
+@pytest.mark.parametrize(
+    ("scales", "line"),
+    [
+        ([900.0, None, 1100.0], "gradient noise scale 1,000: linear scaling is safe up to about b = 512"),
+        ([None, None], "how large cannot be told"),
+        ([0.0], "gradient noise scale 0: linear scaling is safe up to about b = 1"),
+    ],
+)
+def test_summary_advises_on_the_batch(tmp_path, scales, line):
+    epochs = [EPOCH | {"noise_scale": scale} for scale in scales]
+    assert line in "\n".join(summary_lines(tmp_path, epochs, 5, "val"))
+
+
+def test_summary_without_a_measured_noise_scale_gives_no_advice(tmp_path):
+    assert "noise" not in "\n".join(summary_lines(tmp_path, [EPOCH], 5, "val"))

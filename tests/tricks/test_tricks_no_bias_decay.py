@@ -84,3 +84,15 @@ def test_no_bias_decay_moves_only_weights():
 def test_no_bias_decay_rejects_negative_decay():
     with pytest.raises(ValueError, match="weight_decay must be >= 0, got -0.1"):
         decay_groups(nn.Linear(2, 2), -0.1)
+
+
+@pytest.mark.parametrize("name", ["resnet50d", "mobilenetv3_small_100", "efficientnet_b0", "regnety_002"])
+def test_no_bias_decay_splits_as_timm(name):
+    timm = pytest.importorskip("timm")
+    from timm.optim import param_groups_weight_decay
+
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=7)
+    ours = {g["weight_decay"]: {id(p) for p in g["params"]} for g in decay_groups(model, 1e-4)}
+    timms = {g["weight_decay"]: {id(p) for p in g["params"]} for g in param_groups_weight_decay(model, 1e-4)}
+    assert ours == timms

@@ -2,7 +2,6 @@
 # pyright: reportPrivateImportUsage=false
 # torch's own optimizers are built of the _foreach functions, which have no public name
 
-from collections.abc import Callable
 import math
 from typing import Any
 
@@ -10,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from raytricks.tricks.lars import Tensors, require_full_precision, trust_ratios
+from raytricks.tricks.layerwise import LayerwiseOptimizer, Tensors, trust_ratios
 
 
-class Lamb(torch.optim.Optimizer):
+class Lamb(LayerwiseOptimizer):
     """Layer-wise adaptive moments, for global batches beyond 8k.
 
         m = beta1 * m + (1 - beta1) * gradient,     v = beta2 * v + (1 - beta2) * gradient^2
@@ -50,27 +49,7 @@ class Lamb(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "epsilon": epsilon, "weight_decay": weight_decay}
-        _check(defaults)
         super().__init__(params, defaults)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters; see the class for the settings and ValueError."""
-        _check({**self.defaults, **param_group})
-        super().add_param_group(param_group)
-        require_full_precision(self.param_groups[-1]["params"])
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update the parameters; return what `closure`, which renews the gradients, returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
-        return loss
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         steps = self._adam_steps(parameters, group["betas"], group["epsilon"])
@@ -104,12 +83,11 @@ class Lamb(torch.optim.Optimizer):
         state["step"] += 1
         return state
 
-
-def _check(settings: dict[str, Any]) -> None:
-    for name in ("lr", "weight_decay"):
-        if not 0 <= settings[name] < math.inf:
-            raise ValueError(f"{name} must be in [0, inf), got {settings[name]}")
-    if len(settings["betas"]) != 2 or not all(0 <= beta < 1 for beta in settings["betas"]):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {settings['betas']}")
-    if not 0 < settings["epsilon"] < math.inf:
-        raise ValueError(f"epsilon must be in (0, inf), got {settings['epsilon']}")
+    def _check(self, settings: dict[str, Any]) -> None:
+        for name in ("lr", "weight_decay"):
+            if not 0 <= settings[name] < math.inf:
+                raise ValueError(f"{name} must be in [0, inf), got {settings[name]}")
+        if len(settings["betas"]) != 2 or not all(0 <= beta < 1 for beta in settings["betas"]):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {settings['betas']}")
+        if not 0 < settings["epsilon"] < math.inf:
+            raise ValueError(f"epsilon must be in (0, inf), got {settings['epsilon']}")

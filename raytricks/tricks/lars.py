@@ -2,7 +2,6 @@
 # pyright: reportPrivateImportUsage=false
 # torch's own optimizers are built of the _foreach functions, which have no public name
 
-from collections.abc import Callable, Iterable
 import math
 from typing import Any
 
@@ -10,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-Tensors = list[Tensor] | tuple[Tensor, ...]
+from raytricks.tricks.layerwise import LayerwiseOptimizer, Tensors, trust_ratios
 
 
-class Lars(torch.optim.Optimizer):
+class Lars(LayerwiseOptimizer):
     """Layer-wise adaptive rate scaling, for global batches beyond 8k.
 
         direction = ratio * (gradient + weight_decay * weights)       ratio: see `trust_ratios`
@@ -54,27 +53,7 @@ class Lars(torch.optim.Optimizer):
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
         defaults |= {"weight_decay": weight_decay, "trust_coefficient": trust_coefficient}
-        _check(defaults)
         super().__init__(params, defaults)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters; see the class for the settings and ValueError."""
-        _check({**self.defaults, **param_group})
-        super().add_param_group(param_group)
-        require_full_precision(self.param_groups[-1]["params"])
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update the parameters; return what `closure`, which renews the gradients, returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
-        return loss
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         directions: Tensors = [p.grad for p in parameters if p.grad is not None]
@@ -97,34 +76,11 @@ class Lars(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(parameter)
         return state["momentum_buffer"]
 
-
-def trust_ratios(weights: Tensors, steps: Tensors, coefficient: float = 1.0, weight_decay: float = 0.0) -> list[Tensor]:
-    """Return coefficient * |w| / (|s| + weight_decay * |w|) of each layer, 1 where |w| or |s| is 0.
-
-    Args:
-        weights: one or more tensors of one device.
-        steps: as many: the gradients (LARS), or the steps that LAMB would take.
-
-    Returns:
-        0-dimensional tensors on the weights' device and of their type, computed there.
-    """
-    weight_norms, step_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, steps))
-    ratios = coefficient * weight_norms / (step_norms + weight_decay * weight_norms)
-    return list(torch.where((weight_norms > 0) & (step_norms > 0), ratios, 1.0).unbind())
-
-
-def require_full_precision(parameters: Iterable[Tensor]) -> None:
-    """Raise a ValueError for weights of half precision, whose update would be lost in their rounding."""
-    for parameter in parameters:
-        if parameter.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"parameters must be float32 or float64, got {parameter.dtype}; use autocast instead")
-
-
-def _check(settings: dict[str, Any]) -> None:
-    for name, low, high in (("lr", 0, math.inf), ("momentum", 0, 1), ("weight_decay", 0, math.inf)):
-        if not low <= settings[name] < high:
-            raise ValueError(f"{name} must be in [{low}, {high}), got {settings[name]}")
-    if not 0 < settings["trust_coefficient"] < math.inf:
-        raise ValueError(f"trust_coefficient must be in (0, inf), got {settings['trust_coefficient']}")
-    if settings["nesterov"] and settings["momentum"] == 0:
-        raise ValueError("nesterov needs momentum > 0, got momentum 0")
+    def _check(self, settings: dict[str, Any]) -> None:
+        for name, low, high in (("lr", 0, math.inf), ("momentum", 0, 1), ("weight_decay", 0, math.inf)):
+            if not low <= settings[name] < high:
+                raise ValueError(f"{name} must be in [{low}, {high}), got {settings[name]}")
+        if not 0 < settings["trust_coefficient"] < math.inf:
+            raise ValueError(f"trust_coefficient must be in (0, inf), got {settings['trust_coefficient']}")
+        if settings["nesterov"] and settings["momentum"] == 0:
+            raise ValueError("nesterov needs momentum > 0, got momentum 0")

@@ -9,6 +9,7 @@ import torch
 from torch import distributed
 import torch.multiprocessing as multiprocessing
 
+from raytricks.training.loop import TrainingJob, _Run
 from raytricks.training.worker import Worker
 
 MOST_WORKERS = 3
@@ -62,3 +63,15 @@ class Fleet:
             tasks.put(None)
         for process in self.processes:
             process.join(20)
+
+
+def buffers_at_evaluation(worker: Worker, job: TrainingJob) -> tuple[list[float], list[float]]:
+    """Return the first running mean before and after the averaging of the first epoch."""
+    run = _Run(job, worker, lambda: 0, None)
+    run._train_epoch(0)
+    name = next(n for n, _ in run.state.model.named_buffers() if n.endswith("running_mean"))
+    before = run.state.model.get_buffer(name).tolist()
+    run._finish_epoch(0)
+    after = run.state.model.get_buffer(name).tolist()
+    run.close()
+    return before, after

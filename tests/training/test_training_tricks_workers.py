@@ -1,5 +1,6 @@
 """The tricks on real gloo workers: the gradient of one process, and what only several workers have."""
 
+from fleet import buffers_at_evaluation
 import pytest
 import torch
 from torch import Tensor
@@ -121,20 +122,9 @@ def test_workers_agree_on_the_averaged_weights(fleet, make_job):
     assert first[-1]["val_ema_cross_entropy"] == second[-1]["val_ema_cross_entropy"]
 
 
-def first_running_mean(worker: Worker, job: TrainingJob) -> tuple[list[float], list[float]]:
-    run = _Run(job, worker, lambda: 0, None)
-    run._train_epoch(0)
-    name = next(n for n, _ in run.state.model.named_buffers() if n.endswith("running_mean"))
-    before = run.state.model.get_buffer(name).tolist()
-    run._finish_epoch(0)
-    after = run.state.model.get_buffer(name).tolist()
-    run.close()
-    return before, after
-
-
 def test_workers_take_the_first_ones_statistics_when_averaging_is_off(fleet, make_job):
     job = make_job(tricks__batch_norm_averaging=False)
-    (first, first_after), (second, second_after) = fleet.run(2, first_running_mean, job)
+    (first, first_after), (second, second_after) = fleet.run(2, buffers_at_evaluation, job)
     assert first != second
     assert first_after == second_after == first
 

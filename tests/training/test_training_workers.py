@@ -3,6 +3,7 @@
 from dataclasses import replace
 import math
 
+from fleet import buffers_at_evaluation
 import numpy as np
 import pytest
 import torch
@@ -138,18 +139,6 @@ def test_workers_all_stop_at_the_step_where_one_has_nan(fleet, make_job, bad_ran
     assert fleet.run(2, train_with_one_bad_rank, job, bad_rank) == [4, 4]
     found = newest_checkpoint(job.run_dir / "checkpoints")
     assert found is not None and found.step == 4
-
-
-def buffers_at_evaluation(worker: Worker, job: TrainingJob) -> tuple[list[float], list[float]]:
-    """Return the first running mean before and after the averaging of the first epoch."""
-    run = _Run(job, worker, lambda: 0, None)
-    run._train_epoch(0)
-    name = next(n for n, _ in run.state.model.named_buffers() if n.endswith("running_mean"))
-    before = run.state.model.get_buffer(name).tolist()
-    run._finish_epoch(0)
-    after = run.state.model.get_buffer(name).tolist()
-    run.close()
-    return before, after
 
 
 def test_workers_average_batch_norm_before_evaluation(fleet, make_job):

@@ -234,7 +234,8 @@ def test_table_switches_are_config_keys_and_no_two_tricks_share_one():
 def test_table_names_every_trick_that_has_a_file(repository: Path):
     listed = {name for trick in TRICKS for name in re.findall(r"tricks/\w+\.py", trick.file)}
     folder = repository / "raytricks" / "tricks"
-    parts = {"tricks/schedule.py", "tricks/statistics_guard.py", "tricks/table.py", "tricks/__init__.py"}
+    names = ("schedule", "statistics_guard", "layerwise", "table", "__init__")
+    parts = {f"tricks/{name}.py" for name in names}
     assert {f"tricks/{path.name}" for path in folder.glob("*.py")} - parts == listed
     assert all((repository / "raytricks" / name).is_file() for name in listed)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from raytricks.config import flatten
-from raytricks.config.schema import ExperimentConfig
+from raytricks.config.schema import DistillationConfig, ExperimentConfig
 from raytricks.data.catalog import Catalog
 from raytricks.recipe.doctor import Finding
 from raytricks.recipe.execution import Execution
@@ -44,6 +44,8 @@ def header_lines(
         *_tricks(config),
         ("hardware", _hardware(execution, config.workers)),
     ]
+    if config.tricks.distillation.teacher is not None:
+        rows.append(("teacher", _teacher(config.tricks.distillation)))
     rows += [("doctor", f"warning {finding}") for finding in findings]
     rows += [("note", note) for note in catalog.notes]
     return [f"{label:9} {text}" for label, text in rows]
@@ -110,6 +112,14 @@ def _tricks(config: ExperimentConfig) -> list[tuple[str, str]]:
     on = [trick.label(values) for trick in shown if trick.is_on(values)]
     off = [trick.title for trick in shown if not trick.is_on(values)]
     return [("tricks", ", ".join(on) or "none"), ("off", ", ".join(off) or "none")]
+
+
+def _teacher(distillation: DistillationConfig) -> str:
+    cached = f"; logits kept in {distillation.cache_dir}" if distillation.cache_dir else "; asked in every step"
+    return (
+        f"{distillation.teacher}, T {distillation.temperature:g}, {distillation.hard_weight:g} of the labels and "
+        f"{distillation.soft_weight:g} of the teacher{cached}"
+    )
 
 
 def _hardware(execution: Execution, workers: int) -> str:

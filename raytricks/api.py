@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from raytricks.config import ExperimentConfig, LoadedConfig, load_config
 from raytricks.data.catalog import Catalog
-from raytricks.data.loading import find_data
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.recipe import doctor
 from raytricks.recipe.doctor import Finding
@@ -73,8 +72,7 @@ def plan_run(target: str | Path | None = None, overrides: Overrides = ()) -> Pla
         _refuse_run_directory(Path(target).expanduser())
         return _plan_directory(Path(target), overrides)
     loaded = load_config(target, overrides)
-    catalog = find_data(loaded.config.data, loaded.config.seed)
-    return _plan(loaded, catalog)
+    return _plan(loaded, _find_data(loaded.config))
 
 
 def _refuse_run_directory(directory: Path) -> None:
@@ -91,11 +89,17 @@ def _plan_directory(directory: Path, overrides: Overrides) -> Plan:
     place: dict[str, object] = {"data.path": str(directory)}
     # without a warmup, so that few epochs are no conflict before the preset has fitted its own to them
     first = load_config(None, overrides, place | {"tricks.warmup.epochs": 0.0}, "the directory given")
-    catalog = find_data(first.config.data, first.config.seed)
+    catalog = _find_data(first.config)
     facts = facts_of(catalog)
     source = f"preset for {facts.size_text}, {facts.num_train:,} images"
     epochs = first.config.recipe.epochs if first.sources["recipe.epochs"] != "default" else None
     return _plan(load_config(None, overrides, place | preset_for(facts, epochs), source), catalog)
+
+
+def _find_data(config: ExperimentConfig) -> Catalog:
+    from raytricks.data.loading import find_data  # imports torch, which a config error does not need
+
+    return find_data(config.data, config.seed)
 
 
 def _plan(loaded: LoadedConfig, catalog: Catalog) -> Plan:
@@ -149,7 +153,7 @@ def train(
             raise ConfigError(f"--resume {resume} takes its config from the run; leave {target} out")
         run_dir: Path | None = Path(resume).expanduser()
         config = run_directory.open_run_to_resume(run_dir, overrides)
-        catalog = find_data(config.data, config.seed)
+        catalog = _find_data(config)
         run_directory.require_same_data(run_dir, catalog)
         plan = _plan(LoadedConfig(config, {}), catalog)
     else:

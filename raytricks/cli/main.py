@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from raytricks.cli.data import data_app
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.version import __version__
 
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at configs without running them.")
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
 
 # The base of every usage error: click's class, which typer imports or, in newer versions, carries.
 _UsageError: Any = typer.BadParameter.__base__

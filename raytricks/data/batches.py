@@ -12,7 +12,7 @@ from torch import Tensor
 from raytricks.data.augmentation import ImageTricks, Transform, to_device
 from raytricks.data.order import epoch_order, even_share, micro_batches, with_left_neighbour
 from raytricks.data.prepared import LabelledImages
-from raytricks.data.store import Canvas, FileStore, ImageStore
+from raytricks.data.store import Canvas, DecodingStore, ImageStore
 
 _READ_AHEAD = 2  # micro-batches decoded before they are needed; bounds the memory
 
@@ -105,7 +105,7 @@ def read_ahead(
     store: ImageStore, plan: Iterator[tuple[np.ndarray, bool]]
 ) -> Iterator[tuple[Canvas, tuple[np.ndarray, bool]]]:
     """Read each planned batch; files are decoded in the background while the last one is used."""
-    if not isinstance(store, FileStore):
+    if not isinstance(store, DecodingStore):
         for item in plan:
             yield store.read(item[0]), item
         return

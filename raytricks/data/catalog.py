@@ -47,6 +47,43 @@ class FileImages:
 
 
 @dataclass(frozen=True)
+class ShardImages:
+    """Encoded images in packed shards; image i is `lengths[i]` bytes from byte `offsets[i]` of its shard.
+
+    Attributes:
+        root: directory or URL of the shards.
+        files: the shards' names below `root`.
+        file_bytes: what each of them must hold; another size is damage.
+        digests: sha256 of each of them.
+        shards, rows: (N,) index into `files`, and the row there.
+        heights, widths: (N,) after EXIF orientation.
+    """
+
+    root: str
+    files: tuple[str, ...]
+    file_bytes: tuple[int, ...]
+    digests: tuple[str, ...]
+    shards: np.ndarray
+    rows: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    is_grayscale: bool
+
+    def subset(self, indices: np.ndarray) -> "ShardImages":
+        columns = ("shards", "rows", "offsets", "lengths", "heights", "widths")
+        return replace(self, **{name: getattr(self, name)[indices] for name in columns})
+
+    def name(self, index: int) -> str:
+        """Return where an image is, for messages."""
+        return f"{self.root.rstrip('/')}/{self.files[self.shards[index]]}: image {self.rows[index]}"
+
+
+Images = ArrayImages | FileImages | ShardImages
+
+
+@dataclass(frozen=True)
 class Split:
     """Images with their labels.
 
@@ -57,7 +94,7 @@ class Split:
     """
 
     labels: np.ndarray
-    images: ArrayImages | FileImages
+    images: Images
     origin: str
 
     def __len__(self) -> int:

@@ -1,13 +1,29 @@
 """Find the data set that a config names, without decoding its images."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.catalog import Catalog, Split, hold_out
-from raytricks.data.sources import digits, folder, idx
+from raytricks.data.shard_format import holds_shards
+from raytricks.data.sources import digits, folder, idx, shards
+from raytricks.data.storage import expand_user, storage_at
 from raytricks.errors import DataError
 
 DEFAULT_VAL_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class FoundSplits:
+    """The splits that the data itself has; `evaluation` and `test` are None where it has none."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    evaluation: Split | None = None
+    test: Split | None = None
+    notes: tuple[str, ...] = ()
 
 
 def find_data(config: DataConfig, seed: int) -> Catalog:
@@ -19,29 +35,39 @@ def find_data(config: DataConfig, seed: int) -> Catalog:
     Raises:
         DataError: nothing there, or unusable.
     """
+    return _catalog(config, seed, find_splits(config))
+
+
+def find_splits(config: DataConfig) -> FoundSplits:
+    """Scan the data, holding nothing out; raises DataError when nothing is there, or it is unusable."""
     source = config.source
     if source == "auto":
-        source = _detect(config.path)
+        source = detect_source(config.path)
     if source == "digits":
-        name, names, train, own = "digits", digits.CLASS_NAMES, digits.load_digits_split(), None
-        return _catalog(config, seed, name, names, train, own, None, ())
+        return FoundSplits("digits", digits.CLASS_NAMES, digits.load_digits_split())
+    if source == "shards":
+        packed = shards.load_shards(config.path or "")
+        return FoundSplits(packed.name, packed.class_names, packed.train, packed.evaluation, packed.test, packed.notes)
     path = Path(config.path or "").expanduser()
     if source == "folder":
         found = folder.load_folder(path)
-        name, names, train, own = path.resolve().name, found.class_names, found.train, found.evaluation
-        return _catalog(config, seed, name, names, train, own, found.test, found.notes)
+        return FoundSplits(
+            path.resolve().name, found.class_names, found.train, found.evaluation, found.test, found.notes
+        )
     if source == "fashion_mnist":
         path = idx.find_fashion_mnist(config.path, config.download)
     train, test = (idx.load_idx_split(path, split) for split in ("train", "t10k"))
     _require_labels_in_range(train, test, path)
     names = _idx_class_names(source, path, train)
-    name = path.resolve().name if source == "idx" else source
-    return _catalog(config, seed, name, names, train, None, test, ())
+    return FoundSplits(path.resolve().name if source == "idx" else source, names, train, test=test)
 
 
-def _detect(path: str | None) -> str:
+def detect_source(path: str | None) -> Literal["idx", "folder", "shards"]:
+    """Return what a path holds, by its files."""
     if path is None:
         raise DataError("data.path is not set and data.source is auto; name a directory, or set data.source=digits")
+    if "://" in path or holds_shards(storage_at(expand_user(path))):
+        return "shards"  # nothing else is read from a URL
     return "idx" if idx.holds_idx_files(Path(path).expanduser()) else "folder"
 
 
@@ -64,26 +90,18 @@ def _require_labels_in_range(train: Split, test: Split, path: Path) -> None:
         )
 
 
-def _catalog(
-    config: DataConfig,
-    seed: int,
-    name: str,
-    class_names: tuple[str, ...],
-    train: Split,
-    evaluation: Split | None,
-    test: Split | None,
-    notes: tuple[str, ...],
-) -> Catalog:
+def _catalog(config: DataConfig, seed: int, found: FoundSplits) -> Catalog:
     """Decide the evaluation split: an own one, a held-out part, or the test split."""
+    train, evaluation, test, notes = found.train, found.evaluation, found.test, found.notes
     fraction = config.val_fraction
     if fraction is None:
         fraction = 0.0 if evaluation or test else DEFAULT_VAL_FRACTION
     if fraction > 0:
         if evaluation is not None:
             notes += (f"data.val_fraction={fraction:g} is used instead of the {evaluation.origin} folder",)
-        train, evaluation = hold_out(train, fraction, seed, class_names)
+        train, evaluation = hold_out(train, fraction, seed, found.class_names)
     if evaluation is None:
         evaluation, test = test, None
     if evaluation is None:
-        raise DataError(f"{name}: nothing to evaluate on; set data.val_fraction above 0 or add a val/ folder")
-    return Catalog(name, tuple(class_names), train, evaluation, test, notes)
+        raise DataError(f"{found.name}: nothing to evaluate on; set data.val_fraction above 0 or add a val/ folder")
+    return Catalog(found.name, tuple(found.class_names), train, evaluation, test, notes)

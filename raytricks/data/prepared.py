@@ -11,10 +11,10 @@ import torch
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.augmentation import Transform
-from raytricks.data.catalog import ArrayImages, Catalog, Split
-from raytricks.data.decode import DecodeSpec
+from raytricks.data.catalog import ArrayImages, Catalog, FileImages, Split
+from raytricks.data.decode import Decoder, DecodeSpec
 from raytricks.data.resample import crop_and_resize
-from raytricks.data.store import FileStore, ImageStore, UniformStore, store_in_memory
+from raytricks.data.store import DecodingStore, FileStore, ImageStore, ShardStore, UniformStore
 
 CROP_RATIO = 0.875  # evaluation: short side 256, central 224 (paper, section 2.1)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -65,8 +65,8 @@ def prepare_data(catalog: Catalog, config: DataConfig) -> PreparedData:
     for name in ("train", "evaluation", "test"):
         split = getattr(catalog, name)
         if split is not None:
-            store = open_store(split, spec, limit_bytes)
-            limit_bytes -= 0 if isinstance(store, FileStore) else _stored_bytes(split, spec)
+            store = open_store(split, spec, limit_bytes, config.decoder)
+            limit_bytes -= 0 if isinstance(store, DecodingStore) else _stored_bytes(split, spec)
             opened[name] = LabelledImages(store, split.labels, split.origin)
     mean, std = _normalization(opened["train"].images, config)
     return PreparedData(
@@ -96,14 +96,16 @@ def cache_limit_bytes(config: DataConfig) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def open_store(split: Split, spec: DecodeSpec, limit_bytes: int) -> ImageStore:
-    """Hold a split in memory when it fits, else leave it in its files."""
-    if isinstance(split.images, ArrayImages):
-        return _resized(split.images, spec)
+def open_store(split: Split, spec: DecodeSpec, limit_bytes: int, decoder: Decoder = "torchvision") -> ImageStore:
+    """Hold a split in memory when it fits, else leave it in its files or shards."""
+    images = split.images
+    if isinstance(images, ArrayImages):
+        return _resized(images, spec)
+    is_files = isinstance(images, FileImages)
+    store = FileStore(images.paths, spec, decoder) if is_files else ShardStore(images, spec, decoder)
     if _stored_bytes(split, spec) > limit_bytes:
-        return FileStore(split.images.paths, spec)
-    heights, widths = spec.output_sizes(split.images.heights, split.images.widths)
-    return store_in_memory(split.images.paths, spec, heights, widths)
+        return store
+    return store.in_memory(*spec.output_sizes(images.heights, images.widths))
 
 
 def _stored_bytes(split: Split, spec: DecodeSpec) -> int:
@@ -141,7 +143,7 @@ def _normalization(train: ImageStore, config: DataConfig) -> tuple[tuple[float, 
     return channel_statistics(train, channels)
 
 
-def channel_statistics(store: ImageStore, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(store: ImageStore | DecodingStore, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Measure mean and standard deviation per channel, 0..1, on up to 4,096 evenly spread images."""
     chosen = np.unique(np.linspace(0, len(store) - 1, min(len(store), _STATISTICS_IMAGES)).astype(np.int64))
     counts = np.zeros((channels, 256))  # how often each value occurs

@@ -1,12 +1,14 @@
-"""Where decoded uint8 images live: in one array, in one ragged buffer, or still in their files.
+"""Where uint8 images live: decoded in one array or one ragged buffer, or encoded in files or shards.
 
 Every store answers `read(indices)` with a Canvas. A store in memory is made of plain numpy
 arrays, so Ray can hand it to every worker of a node without a copy.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+import hashlib
 import os
 from pathlib import Path
 
@@ -14,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raytricks.data.decode import DecodeSpec, decode_image
+from raytricks.data.catalog import ShardImages
+from raytricks.data.decode import Decoder, DecodeSpec, decode_bytes, decode_image
+from raytricks.data.shard_reader import ShardReader, default_threads
 
 
 @dataclass(frozen=True)
@@ -71,29 +75,103 @@ class RaggedStore:
         return canvas_of(images)
 
 
-class FileStore:
-    """Images that stay in their files and are decoded, in threads, whenever they are read."""
+class DecodingStore(ABC):
+    """Images that stay encoded and are decoded, in threads, whenever they are read.
 
-    def __init__(self, paths: Sequence[str], spec: DecodeSpec, num_threads: int | None = None) -> None:
-        self.paths = tuple(paths)
+    Args:
+        spec: the form they are decoded to.
+        decoder: of JPEG, as data.decoder.
+        num_threads: None: the machine's cores.
+    """
+
+    def __init__(self, spec: DecodeSpec, decoder: Decoder = "torchvision", num_threads: int | None = None) -> None:
         self.spec = spec
+        self.decoder: Decoder = decoder
         self.num_threads = num_threads
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def decode(self, index: int) -> np.ndarray:
+        """Return one image, (C, h, w) uint8; raises DataError naming it."""
+
+    def decode_many(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """Yield the images of `indices` in order, decoding in threads."""
+        with ThreadPoolExecutor(self.num_threads or os.cpu_count()) as pool:
+            yield from pool.map(self.decode, indices)
+
+    def read(self, indices: np.ndarray) -> Canvas:
+        """Decode a batch; raises DataError naming the image that cannot be decoded."""
+        return canvas_of(list(self.decode_many(indices)))
+
+    def in_memory(self, heights: np.ndarray, widths: np.ndarray) -> "UniformStore | RaggedStore":
+        """Decode everything once into memory.
+
+        Args:
+            heights, widths: (N,) sizes that `spec` gives the images, from `DecodeSpec.output_sizes`.
+        """
+        sizes = self.spec.channels * heights * widths
+        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        buffer = np.empty(int(sizes.sum()), np.uint8)
+        for start, size, image in zip(offsets, sizes, self.decode_many(range(len(self))), strict=True):
+            buffer[start : start + size] = image.reshape(-1)
+        if len(set(heights.tolist())) == 1 and len(set(widths.tolist())) == 1:
+            return UniformStore(buffer.reshape(len(self), self.spec.channels, int(heights[0]), int(widths[0])))
+        return RaggedStore(buffer, offsets, heights, widths, self.spec.channels)
+
+
+class FileStore(DecodingStore):
+    """Images in files of their own."""
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        spec: DecodeSpec,
+        decoder: Decoder = "torchvision",
+        num_threads: int | None = None,
+    ) -> None:
+        super().__init__(spec, decoder, num_threads)
+        self.paths = tuple(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, indices: np.ndarray) -> Canvas:
-        """Decode a batch; raises DataError naming the file that cannot be decoded."""
-        return canvas_of(list(decode_many([self.paths[i] for i in indices], self.spec, self.num_threads)))
+    def decode(self, index: int) -> np.ndarray:
+        """Read and decode one file."""
+        return decode_image(Path(self.paths[index]), self.spec, self.decoder)
 
 
-ImageStore = UniformStore | RaggedStore | FileStore
+class ShardStore(DecodingStore):
+    """Images in packed shards, each fetched by its bytes alone. Pickles to places only, no open file."""
+
+    def __init__(
+        self,
+        images: ShardImages,
+        spec: DecodeSpec,
+        decoder: Decoder = "torchvision",
+        num_threads: int | None = None,
+    ) -> None:
+        super().__init__(spec, decoder, num_threads or default_threads(images.root))
+        self.images = images
+        self._reader = ShardReader(images)
+
+    def __len__(self) -> int:
+        return len(self.images.rows)
+
+    def decode(self, index: int) -> np.ndarray:
+        """Fetch and decode one image."""
+        return decode_bytes(self._reader.read(index), self.spec, self.images.name(index), self.decoder)
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of what is decoded, without reading it: the shards' digests, the rows, the form."""
+        digest = hashlib.sha256(repr((self.spec, self.decoder, self.images.digests)).encode())
+        for column in (self.images.shards, self.images.rows):
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
 
 
-def decode_many(paths: Sequence[str], spec: DecodeSpec, num_threads: int | None = None):
-    """Yield the decoded (C, h, w) uint8 arrays of `paths` in order, decoding in threads."""
-    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
-        yield from pool.map(lambda path: decode_image(Path(path), spec), paths)
+ImageStore = UniformStore | RaggedStore | FileStore | ShardStore
 
 
 def canvas_of(images: Sequence[np.ndarray]) -> Canvas:
@@ -106,17 +184,12 @@ def canvas_of(images: Sequence[np.ndarray]) -> Canvas:
     return Canvas(torch.from_numpy(pixels), heights, widths)
 
 
-def store_in_memory(paths: Sequence[str], spec: DecodeSpec, heights: np.ndarray, widths: np.ndarray) -> ImageStore:
-    """Decode files once into memory.
-
-    Args:
-        heights, widths: (N,) sizes that `spec` gives the images, from `DecodeSpec.output_sizes`.
-    """
-    sizes = spec.channels * heights * widths
-    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    buffer = np.empty(int(sizes.sum()), np.uint8)
-    for start, size, image in zip(offsets, sizes, decode_many(paths, spec), strict=True):
-        buffer[start : start + size] = image.reshape(-1)
-    if len(set(heights.tolist())) == 1 and len(set(widths.tolist())) == 1:
-        return UniformStore(buffer.reshape(len(paths), spec.channels, int(heights[0]), int(widths[0])))
-    return RaggedStore(buffer, offsets, heights, widths, spec.channels)
+def store_in_memory(
+    paths: Sequence[str],
+    spec: DecodeSpec,
+    heights: np.ndarray,
+    widths: np.ndarray,
+    decoder: Decoder = "torchvision",
+) -> UniformStore | RaggedStore:
+    """Decode files once into memory; sizes as of `DecodingStore.in_memory`."""
+    return FileStore(paths, spec, decoder).in_memory(heights, widths)

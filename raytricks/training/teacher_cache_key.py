@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raytricks.data.augmentation import ImageTricks, Transform
-from raytricks.data.store import FileStore, ImageStore, UniformStore
+from raytricks.data.store import FileStore, ImageStore, ShardStore, UniformStore
 from raytricks.training.teacher import Teacher
 
 FORMAT_VERSION = 1
@@ -29,6 +29,8 @@ def is_static(transform: Transform, image_tricks: ImageTricks | None) -> bool:
 def content_fingerprint(store: ImageStore) -> str:
     """Return the sha256 of the pixels; of images in files, of their paths, sizes, times and stored form."""
     digest = hashlib.sha256()
+    if isinstance(store, ShardStore):
+        return store.fingerprint()
     if isinstance(store, FileStore):
         digest.update(repr(store.spec).encode())
         for path in store.paths:

@@ -130,10 +130,10 @@ def test_read_ahead_raises_what_the_plan_raises(paths):
 def test_read_ahead_is_bounded_and_ends_early_without_reading_on(paths, monkeypatch):
     decoded = []
 
-    def slow(path, spec):
+    def slow(path, spec, decoder):
         time.sleep(0.02)
         decoded.append(path.name)
-        return decode_image(path, spec)
+        return decode_image(path, spec, decoder)
 
     monkeypatch.setattr(store_module, "decode_image", slow)
     store = FileStore(paths, DecodeSpec(16, square=True, channels=3), num_threads=1)

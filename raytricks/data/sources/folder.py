@@ -1,5 +1,6 @@
 """A folder of class folders: DATA/class/image.jpg, or DATA/train/class/... with val/ or test/."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import os
@@ -17,6 +18,24 @@ _SHOWN_CLASSES = 5
 
 
 @dataclass(frozen=True)
+class ListedFiles:
+    """Image files with their labels; none was opened."""
+
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    origin: str
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """The files of each split ("train", "val", "test") of a folder."""
+
+    class_names: tuple[str, ...]
+    splits: dict[str, ListedFiles]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FolderSplits:
     """The splits a folder holds; `evaluation` and `test` are None where it has none."""
 
@@ -31,24 +50,35 @@ def load_folder(directory: Path) -> FolderSplits:
     """Scan a data folder; reads each image's header, decodes nothing.
 
     Raises:
+        DataError: as of `list_folder`, or a file that is no image.
+    """
+    listing = list_folder(directory)
+    splits = {name: Split(s.labels, read_headers(s.paths), s.origin) for name, s in listing.splits.items()}
+    return FolderSplits(listing.class_names, splits["train"], splits.get("val"), splits.get("test"), listing.notes)
+
+
+def list_folder(directory: Path) -> FolderListing:
+    """Find the image files of a data folder; opens none.
+
+    Raises:
         DataError: missing, not a folder, no class folders, an empty class, fewer than two
-            classes, other classes in another split, or a file that is no image.
+            classes, or other classes in another split.
     """
     _require_directory(directory)
     train_dir = directory / "train"
     if not train_dir.is_dir():
         _require_no_lone_split(directory)
-        names, train, notes = _scan(directory, "the images")
-        return FolderSplits(names, train, None, None, notes)
-    names, train, notes = _scan(train_dir, "train")
-    others: dict[str, Split] = {}
+        names, files, notes = _scan(directory, "the images")
+        return FolderListing(names, {"train": files}, notes)
+    names, files, notes = _scan(train_dir, "train")
+    splits = {"train": files}
     for kind, folder_names in (("val", _EVALUATION_NAMES), ("test", ("test",))):
         found = next((directory / name for name in folder_names if (directory / name).is_dir()), None)
         if found is not None:
-            other_names, others[kind], other_notes = _scan(found, found.name)
+            other_names, splits[kind], other_notes = _scan(found, found.name)
             _require_equal_classes(names, other_names, found)
             notes += other_notes
-    return FolderSplits(names, train, others.get("val"), others.get("test"), notes)
+    return FolderListing(names, splits, notes)
 
 
 def _require_directory(directory: Path) -> None:
@@ -68,7 +98,7 @@ def _holds_folders(directory: Path) -> bool:
     return directory.is_dir() and any(d.is_dir() for d in directory.iterdir())
 
 
-def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], Split, tuple[str, ...]]:
+def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], ListedFiles, tuple[str, ...]]:
     class_dirs = sorted(d for d in directory.iterdir() if d.is_dir() and not d.name.startswith("."))
     if not class_dirs:
         raise DataError(f"{directory}: holds {_describe_content(directory)} but no class folders; {LAYOUT}")
@@ -87,7 +117,7 @@ def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], Split, tuple[s
     if len(class_dirs) < 2:
         raise DataError(f"{directory}: only one class, {class_dirs[0].name!r}; at least 2 are needed")
     notes = _notes(directory, ignored)
-    return tuple(d.name for d in class_dirs), Split(np.array(labels), _read_headers(paths), origin), notes
+    return tuple(d.name for d in class_dirs), ListedFiles(tuple(paths), np.array(labels), origin), notes
 
 
 def _images_below(class_dir: Path, ignored: dict[str, int]) -> list[str]:
@@ -103,7 +133,9 @@ def _images_below(class_dir: Path, ignored: dict[str, int]) -> list[str]:
     return images
 
 
-def _read_headers(paths: list[str]) -> FileImages:
+def read_headers(paths: Sequence[str]) -> FileImages:
+    """Read the sizes of image files; raises DataError naming the first that is no image."""
+
     def attempt(path: str):
         try:
             return read_header(Path(path))

@@ -1,0 +1,162 @@
+"""The format of packed data: dataset.json, the Arrow shards beside it, and their indexes.
+
+`dataset.json` is written last, so a directory that has it is complete. Of each shard it
+holds the size and the sha256, and of everything together `content_sha256`.
+"""
+
+from dataclasses import asdict, dataclass, fields
+import hashlib
+import json
+import re
+from typing import Any
+
+from raytricks.data.storage import Storage
+from raytricks.errors import DataError
+
+DATASET_FILE, STATE_FILE = "dataset.json", "pack-state.json"
+FORMAT, VERSION = "raytricks-shards", 1
+SPLITS = ("train", "val", "test")
+_SHARD_NAME = re.compile(r"[a-z]+-\d{5,}\.arrow")  # nothing that could lead out of the directory
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard and its index, as dataset.json describes them."""
+
+    file: str
+    num_images: int
+    bytes: int
+    sha256: str
+    index_bytes: int
+    index_sha256: str
+
+    @property
+    def index_file(self) -> str:
+        """Name of the file of byte ranges, labels and sizes."""
+        return self.file.removesuffix(".arrow") + ".index.arrow"
+
+
+@dataclass(frozen=True)
+class SplitEntry:
+    """One split.
+
+    Attributes:
+        origin: shown to the user, such as "t10k".
+        is_grayscale: every image is.
+    """
+
+    origin: str
+    is_grayscale: bool
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def num_images(self) -> int:
+        return sum(shard.num_images for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json holds.
+
+    Attributes:
+        name: of the data that was packed.
+        short_side: images were made this large at most; 0: as they came.
+        created_from: where the images came from.
+        source_sha256: of the names, labels and states of the files that were packed.
+        skipped: unreadable images that were left out, with the reason.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: dict[str, SplitEntry]
+    short_side: int
+    shard_mib: int
+    created_from: str
+    source_sha256: str
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def content_sha256(self) -> str:
+        """Of the class names, the splits and the shards; equal for equal data wherever it was packed."""
+        content = {
+            "class_names": list(self.class_names),
+            "splits": {
+                name: [split.origin, split.is_grayscale, [[s.file, s.sha256, s.index_sha256] for s in split.shards]]
+                for name, split in self.splits.items()
+            },
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return the content of dataset.json."""
+        head = {"format": FORMAT, "version": VERSION, "content_sha256": self.content_sha256}
+        splits = {
+            name: {"num_images": split.num_images, **asdict(split)}  # counted for those who read the file
+            for name, split in self.splits.items()
+        }
+        return json.dumps(head | asdict(self) | {"splits": splits}, indent=1) + "\n"
+
+
+def holds_shards(storage: Storage) -> bool:
+    """Whether there are packed shards, finished or not."""
+    return storage.size(DATASET_FILE) is not None or storage.size(STATE_FILE) is not None
+
+
+def read_dataset(storage: Storage) -> Dataset:
+    """Read and check dataset.json.
+
+    Raises:
+        DataError: missing, of an unfinished pack, of another version, or damaged.
+    """
+    if storage.size(DATASET_FILE) is None:
+        if storage.size(STATE_FILE) is not None:
+            raise DataError(
+                f"{storage.root}: packing was not finished; run the same `raytricks data pack` again to go on"
+            )
+        raise DataError(f"{storage.root}: holds no {DATASET_FILE}; name a directory that `raytricks data pack` wrote")
+    place = storage.place(DATASET_FILE)
+    try:
+        raw = json.loads(bytes(storage.read(DATASET_FILE)))
+        version = raw["version"] if raw["format"] == FORMAT else None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{place}: damaged, or of another program; pack the data again") from None
+    if version != VERSION:
+        raise DataError(f"{place}: format version {version!r}, this raytricks reads {VERSION}; pack the data again")
+    try:
+        dataset = _parse(raw)
+        is_sound = raw["content_sha256"] == dataset.content_sha256
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_sound = False
+    if not is_sound:
+        raise DataError(f"{place}: damaged or changed, its content_sha256 does not fit; pack the data again")
+    return dataset
+
+
+def shard_entry(raw: dict[str, Any]) -> ShardEntry:
+    """Return the entry that `dataclasses.asdict` gave; raises ValueError or TypeError for anything else."""
+    entry = ShardEntry(**raw)
+    for field in fields(entry):
+        if not isinstance(getattr(entry, field.name), str if field.name in ("file", "sha256", "index_sha256") else int):
+            raise TypeError(field.name)
+    if not _SHARD_NAME.fullmatch(entry.file) or entry.num_images < 1:
+        raise ValueError(entry.file)
+    return entry
+
+
+def _parse(raw: dict[str, Any]) -> Dataset:
+    splits = {}
+    for name in SPLITS:
+        if name in raw["splits"]:
+            split = raw["splits"][name]
+            shards = tuple(shard_entry(shard) for shard in split["shards"])
+            splits[name] = SplitEntry(str(split["origin"]), bool(split["is_grayscale"]), shards)
+    return Dataset(
+        name=str(raw["name"]),
+        class_names=tuple(str(name) for name in raw["class_names"]),
+        splits=splits,
+        short_side=int(raw["short_side"]),
+        shard_mib=int(raw["shard_mib"]),
+        created_from=str(raw["created_from"]),
+        source_sha256=str(raw["source_sha256"]),
+        skipped=tuple(str(line) for line in raw["skipped"]),
+    )

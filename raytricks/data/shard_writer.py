@@ -1,0 +1,150 @@
+"""Write one shard, an Arrow IPC file, and the index of where in it each image's bytes are."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raytricks.data.pack_image import PackedImage
+from raytricks.data.shard_format import FORMAT, VERSION, ShardEntry
+from raytricks.data.shard_reader import sha256_of
+
+TEMPORARY_SUFFIX = ".tmp"
+_BATCH_IMAGES = 64
+_FIELDS = {
+    "image": pa.large_binary(),
+    "label": pa.int64(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "is_grayscale": pa.bool_(),
+    "source": pa.string(),
+}
+
+
+class ShardWriter:
+    """Writes under a temporary name; `finish` gives the shard its own. Equal images make equal bytes.
+
+    Attributes:
+        num_bytes: of the encoded images so far.
+        num_images: so far.
+    """
+
+    def __init__(self, directory: Path, split: str, number: int, class_names: tuple[str, ...]) -> None:
+        self.num_bytes = self.num_images = 0
+        self._path = directory / f"{split}-{number:05d}.arrow"
+        metadata = {"format": f"{FORMAT} {VERSION}", "split": split, "class_names": json.dumps(class_names)}
+        self._schema = pa.schema(list(_FIELDS.items()), metadata=metadata)
+        self._rows: list[tuple] = []
+        self._file = _HashingFile(_temporary(self._path))
+        self._writer = pa.ipc.new_file(self._file, self._schema)
+
+    def add(self, image: PackedImage, label: int, source: str) -> None:
+        """Add an image, with its name in the source."""
+        self._rows.append((image.content, label, image.height, image.width, image.is_grayscale, source))
+        self.num_bytes += len(image.content)
+        self.num_images += 1
+        if len(self._rows) == _BATCH_IMAGES:
+            self._write_batch()
+
+    def finish(self) -> ShardEntry:
+        """Write the index, put both files in their places, durably, and describe them."""
+        if self._rows:
+            self._write_batch()
+        self._writer.close()
+        self._file.close()
+        index = _index_of(_temporary(self._path))
+        entry = ShardEntry(
+            file=self._path.name,
+            num_images=self.num_images,
+            bytes=self._file.num_bytes,
+            sha256=self._file.digest.hexdigest(),
+            index_bytes=len(index),
+            index_sha256=sha256_of(index),
+        )
+        write_atomically(self._path.with_name(entry.index_file), index)
+        _temporary(self._path).replace(self._path)
+        return entry
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        self._file.abandon()
+        _temporary(self._path).unlink(missing_ok=True)
+
+    def _write_batch(self) -> None:
+        columns = zip(*self._rows, strict=True)
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
+        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self._rows = []
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that its name never stands for a part of it, even after a loss of power."""
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+
+
+def _index_of(path: Path) -> bytes:
+    """Return an Arrow file of each image's place, as pyarrow itself reads the shard."""
+    file = pa.memory_map(str(path)).read_buffer()
+    batches = pa.ipc.open_file(file)
+    tables = []
+    for number in range(batches.num_record_batches):
+        batch = batches.get_batch(number)
+        _, bounds, values = batch.column("image").buffers()
+        ends = pa.Array.from_buffers(pa.int64(), batch.num_rows + 1, [None, bounds]).to_numpy()
+        places: dict[str, Any] = {name: batch.column(name) for name in _FIELDS if name != "image"}
+        places["offset"] = pa.array(ends[:-1] + (values.address - file.address), pa.int64())
+        places["length"] = pa.array(ends[1:] - ends[:-1], pa.int64())
+        tables.append(pa.table(places))
+    index = io.BytesIO()
+    table = pa.concat_tables(tables).combine_chunks()
+    with pa.ipc.new_file(index, table.schema) as writer:
+        writer.write_table(table)
+    return index.getvalue()
+
+
+class _HashingFile(io.RawIOBase):
+    """A new file that knows the sha256 and the size of what went through."""
+
+    def __init__(self, path: Path) -> None:
+        self.digest = hashlib.sha256()
+        self.num_bytes = 0
+        self._file = path.open("wb")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content) -> int:
+        self._file.write(content)
+        self.digest.update(content)
+        self.num_bytes += len(memoryview(content).cast("B"))
+        return len(memoryview(content).cast("B"))
+
+    def close(self) -> None:
+        super().close()
+        if not self._file.closed:
+            with self._file:  # closes it when the disk does not take the rest
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def abandon(self) -> None:
+        """Close, although a full disk may not take what is left."""
+        with contextlib.suppress(OSError):
+            self.close()

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from raytricks.data.randomness import sample_uniforms
-from raytricks.data.resample import crop_and_resize
 from raytricks.data.store import Canvas
 
+CROP_RATIO = 0.875  # evaluation: short side 256, central 224 (paper, section 2.1)
+_MOVE_DRAWS = 3  # flip, two of the shift
 _CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it takes the central crop
 _IMAGE_TRICK_STREAM = 1  # keeps the draws of image tricks apart from those of crop, shift and flip
 
@@ -65,6 +66,23 @@ class Transform:
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
         return images.to(torch.float32, copy=True).sub_(mean).div_(std)
 
+    @property
+    def crops(self) -> bool:
+        """Whether images are read as crops: `train_boxes` and `evaluation_boxes` say of what."""
+        return self.kind == "random_resized_crop"
+
+    def train_boxes(
+        self, heights: np.ndarray, widths: np.ndarray, samples: np.ndarray, seed: int, epoch: int
+    ) -> np.ndarray:
+        """Draw the (N, 4) boxes that training images of these sizes are read from; see `random_crop_boxes`."""
+        draws = sample_uniforms(seed, epoch, samples, _MOVE_DRAWS + 4 * _CROP_ATTEMPTS)[:, _MOVE_DRAWS:]
+        return random_crop_boxes(heights, widths, draws, self.crop_scale, self.crop_aspect)
+
+    @property
+    def evaluation_side(self) -> int:
+        """Pixels that the shorter side of an image has when its centre is cut out for evaluation."""
+        return round(self.image_size / CROP_RATIO)
+
     def train(
         self,
         canvas: Canvas,
@@ -74,7 +92,7 @@ class Transform:
         device: torch.device,
         image_tricks: ImageTricks | None = None,
     ) -> Tensor:
-        """Augment and normalise the images of `samples`: (N, C, S, S) float32 on `device`."""
+        """Augment and normalise the images of `samples`, crops already cut: (N, C, S, S) float32 on `device`."""
         pixels = self._move(canvas, samples, seed, epoch, device)
         if image_tricks is None:
             return self.normalize(pixels)
@@ -83,27 +101,23 @@ class Transform:
         return image_tricks.on_inputs(self.normalize(pixels), draws)
 
     def _move(self, canvas: Canvas, samples: np.ndarray, seed: int, epoch: int, device: torch.device) -> Tensor:
-        """Crop or shift, and flip: (N, C, S, S) on `device`, uint8, or float32 on its scale when cropped."""
-        crops = self.kind == "random_resized_crop"
-        draws = sample_uniforms(seed, epoch, samples, 3 + 4 * _CROP_ATTEMPTS * crops)
-        flip = torch.from_numpy(draws[:, 0] < 0.5) if self.horizontal_flip else None
+        """Shift and flip: (N, C, S, S) uint8 on `device`."""
+        draws = sample_uniforms(seed, epoch, samples, _MOVE_DRAWS)
         pixels = to_device(canvas.pixels, device)
-        if crops:
-            boxes = random_crop_boxes(canvas, draws[:, 3:], self.crop_scale, self.crop_aspect)
-            return crop_and_resize(pixels, torch.from_numpy(boxes), self.image_size, flip)
         if self.kind == "shift" and self.shift_pixels:
             span = 2 * self.shift_pixels + 1
             offsets = torch.from_numpy((draws[:, 1:3] * span).astype(np.int64) - self.shift_pixels)
             pixels = shift_images(pixels, offsets.to(device), self.shift_pixels)
-        return pixels if flip is None else flip_images(pixels, flip.to(device))
+        if not self.horizontal_flip:
+            return pixels
+        return flip_images(pixels, torch.from_numpy(draws[:, 0] < 0.5).to(device))
 
     def evaluate(self, canvas: Canvas, device: torch.device) -> Tensor:
-        """Centre-crop and normalise: (N, C, S, S) float32 on `device`."""
-        pixels = to_device(canvas.pixels, device)
-        if pixels.shape[2:] == (self.image_size, self.image_size):
-            return self.normalize(pixels)
-        boxes = centre_boxes(canvas, self.image_size)
-        return self.normalize(crop_and_resize(pixels, torch.from_numpy(boxes), self.image_size))
+        """Normalise (N, C, S, S) images for evaluation, of crops the centre of what `central_squares` gave."""
+        pixels = canvas.pixels
+        margin = (pixels.shape[-1] - self.image_size) // 2
+        pixels = pixels[:, :, margin : margin + self.image_size, margin : margin + self.image_size]
+        return self.normalize(to_device(pixels, device))
 
 
 def to_device(pixels: Tensor, device: torch.device) -> Tensor:
@@ -137,11 +151,16 @@ def shift_images(images: Tensor, offsets: Tensor, reach: int) -> Tensor:
 
 
 def random_crop_boxes(
-    canvas: Canvas, draws: np.ndarray, scale: tuple[float, float], aspect: tuple[float, float]
+    heights: np.ndarray,
+    widths: np.ndarray,
+    draws: np.ndarray,
+    scale: tuple[float, float],
+    aspect: tuple[float, float],
 ) -> np.ndarray:
     """Draw the boxes of random resized crops.
 
     Args:
+        heights, widths: (N,) of the images, pixels.
         draws: (N, 4 * attempts) uniforms.
         scale: range of the box's part of the image's area.
         aspect: range of width / height, drawn uniformly in its logarithm.
@@ -150,7 +169,8 @@ def random_crop_boxes(
         (N, 4) int64 top, left, height, width: the first attempt that fits, else the largest
         central box of a permitted aspect.
     """
-    heights, widths = canvas.heights[:, None], canvas.widths[:, None]
+    central = _largest_central_boxes(heights, widths, aspect)
+    heights, widths = heights[:, None], widths[:, None]
     u = draws.reshape(len(draws), -1, 4)
     area = heights * widths * (scale[0] + u[..., 0] * (scale[1] - scale[0]))
     ratio = np.exp(np.log(aspect[0]) + u[..., 1] * (np.log(aspect[1]) - np.log(aspect[0])))
@@ -161,17 +181,17 @@ def random_crop_boxes(
     left = (u[..., 3] * (widths - box_width + 1)).astype(np.int64)
     first = fits.argmax(axis=1)
     boxes = np.stack([top, left, box_height, box_width], axis=2)[np.arange(len(u)), first]
-    return np.where(fits.any(axis=1)[:, None], boxes, _largest_central_boxes(canvas, aspect))
+    return np.where(fits.any(axis=1)[:, None], boxes, central)
 
 
-def _largest_central_boxes(canvas: Canvas, aspect: tuple[float, float]) -> np.ndarray:
-    height = np.minimum(canvas.heights, np.rint(canvas.widths / aspect[0])).astype(np.int64)
-    width = np.minimum(canvas.widths, np.rint(canvas.heights * aspect[1])).astype(np.int64)
+def _largest_central_boxes(heights: np.ndarray, widths: np.ndarray, aspect: tuple[float, float]) -> np.ndarray:
+    height = np.minimum(heights, np.rint(widths / aspect[0])).astype(np.int64)
+    width = np.minimum(widths, np.rint(heights * aspect[1])).astype(np.int64)
     height, width = np.maximum(height, 1), np.maximum(width, 1)
-    return np.stack([(canvas.heights - height) // 2, (canvas.widths - width) // 2, height, width], axis=1)
+    return np.stack([(heights - height) // 2, (widths - width) // 2, height, width], axis=1)
 
 
-def centre_boxes(canvas: Canvas, size: int) -> np.ndarray:
-    """Return the (N, 4) central squares of side `size`, smaller where an image is."""
-    side = np.minimum(np.minimum(canvas.heights, canvas.widths), size)
-    return np.stack([(canvas.heights - side) // 2, (canvas.widths - side) // 2, side, side], axis=1)
+def central_squares(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Return the (N, 4) largest central squares: top, left, height, width."""
+    side = np.minimum(heights, widths)
+    return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], axis=1)

@@ -1,7 +1,7 @@
 """Feed a worker its part of each global batch, reading ahead where reading is slow."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raytricks.data.augmentation import ImageTricks, Transform, to_device
+from raytricks.data.augmentation import ImageTricks, Transform, central_squares, to_device
 from raytricks.data.order import epoch_order, even_share, micro_batches, with_left_neighbour
 from raytricks.data.prepared import LabelledImages
-from raytricks.data.store import Canvas, DecodingStore, ImageStore
+from raytricks.data.store import Canvas, ImageStore, UniformStore
 
 _READ_AHEAD = 2  # micro-batches decoded before they are needed; bounds the memory
 
@@ -78,7 +78,8 @@ class TrainBatches:
         """Yield this worker's micro-batches of an epoch from step `first_step` on."""
         plan = self.samples(epoch, first_step)
         seed = self.seed if self.augmentation_seed is None else self.augmentation_seed
-        for canvas, (samples, is_last) in read_ahead(self.data.images, plan):
+        read = training_reader(self.data.images, self.transform, seed, epoch)
+        for canvas, (samples, is_last) in read_ahead(self.data.images, plan, read):
             inputs = self.transform.train(canvas, samples, seed, epoch, self.device, self.image_tricks)
             labels = to_device(torch.from_numpy(self.data.labels[samples]), self.device)
             yield TrainBatch(inputs, labels, samples, is_last)
@@ -96,24 +97,49 @@ def evaluation_batches(
     """Yield (inputs, labels) of this worker's part of a split: every image once, none padded."""
     start, stop = even_share(len(data), rank, world_size)
     plan = ((np.arange(a, min(a + batch_size, stop)), True) for a in range(start, stop, batch_size))
-    for canvas, (samples, _) in read_ahead(data.images, plan):
+    for canvas, (samples, _) in read_ahead(data.images, plan, evaluation_reader(data.images, transform)):
         labels = to_device(torch.from_numpy(data.labels[samples]), device)
         yield transform.evaluate(canvas, device), labels
 
 
-def read_ahead(
-    store: ImageStore, plan: Iterator[tuple[np.ndarray, bool]]
-) -> Iterator[tuple[Canvas, tuple[np.ndarray, bool]]]:
-    """Read each planned batch; files are decoded in the background while the last one is used."""
-    if not isinstance(store, DecodingStore):
+Reader = Callable[[np.ndarray], Canvas]
+Planned = tuple[np.ndarray, bool]
+
+
+def training_reader(store: ImageStore, transform: Transform, seed: int, epoch: int) -> Reader:
+    """Return what reads the training images of sample numbers: whole, or cropped as the epoch draws it."""
+    if not transform.crops:
+        return store.read
+
+    def read(samples: np.ndarray) -> Canvas:
+        boxes = transform.train_boxes(*store.sizes(samples), samples, seed, epoch)
+        return store.read_crops(samples, boxes, transform.image_size)
+
+    return read
+
+
+def evaluation_reader(store: ImageStore, transform: Transform) -> Reader:
+    """Return what reads evaluation images: as they are stored, or their central square, resized."""
+    if not transform.crops:
+        return store.read
+
+    def read(samples: np.ndarray) -> Canvas:
+        return store.read_crops(samples, central_squares(*store.sizes(samples)), transform.evaluation_side)
+
+    return read
+
+
+def read_ahead(store: ImageStore, plan: Iterator[Planned], read: Reader) -> Iterator[tuple[Canvas, Planned]]:
+    """Read each planned batch; where that takes time, in the background while the last one is used."""
+    if isinstance(store, UniformStore) and read == store.read:  # one copy: a thread would take longer
         for item in plan:
-            yield store.read(item[0]), item
+            yield read(item[0]), item
         return
     reader = ThreadPoolExecutor(1)
     pending: deque = deque()
     try:
         for item in plan:
-            pending.append((reader.submit(store.read, item[0]), item))
+            pending.append((reader.submit(read, item[0]), item))
             if len(pending) > _READ_AHEAD:
                 future, ready = pending.popleft()
                 yield future.result(), ready

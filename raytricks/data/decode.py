@@ -9,39 +9,38 @@ pixels of a JPEG, WebP, BMP or GIF, which have no checksum, decode to another pi
 JPEG cut short and closed with an end marker. Of PNG the checksums are checked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 import io
 import math
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 import torch
 from torch import Tensor
 
+from raytricks.data.image_header import ImageHeader, header_of, naming, open_image, orientation_of, read_header
 from raytricks.data.jpeg import Decoder, decode_jpeg, reduction_for, require_decoder
-from raytricks.data.pixel_modes import RefusedImage, check_supported, is_grayscale, to_eight_bits
-from raytricks.data.png import check_pixel_checksums, scale_colour_key
-from raytricks.errors import DataError
+from raytricks.data.pixel_modes import is_grayscale, to_eight_bits
+from raytricks.data.png import check_pixel_checksums
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "DecodeSpec",
     "Decoder",
     "ImageHeader",
     "decode_bytes",
+    "decode_crop",
     "decode_image",
     "header_of",
+    "read_file",
     "read_header",
     "require_decoder",
+    "resize_crop",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # by content; files are often misnamed
 _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a photograph with further pictures behind it
 _LONGEST_ASPECT = 4  # a 2000 x 1 strip must not make a canvas of 2000 times the memory
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -49,52 +48,38 @@ class DecodeSpec:
     """The stored form of an image.
 
     Attributes:
-        short_side: pixels the shorter side is resized to.
+        short_side: pixels the shorter side is resized to; None: nothing is resized or cut.
         square: also cut the central square; else the whole image, at most 4:1, is kept.
         channels: 1 grayscale, 3 RGB.
     """
 
-    short_side: int
+    short_side: int | None
     square: bool
     channels: int
 
     @property
-    def longest_side(self) -> int:
-        return self.short_side * (1 if self.square else _LONGEST_ASPECT)
+    def longest_aspect(self) -> int:
+        """Longer over shorter side, at most."""
+        return 1 if self.square else _LONGEST_ASPECT
 
     def output_sizes(self, heights: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the (heights, widths) that images of these sizes are stored with."""
-        shorter = np.minimum(heights, widths)
+        if self.short_side is None:
+            return heights, widths
+        shorter, longest = np.minimum(heights, widths), self.short_side * self.longest_aspect
         scaled = [np.rint(side * (self.short_side / shorter)).astype(np.int64) for side in (heights, widths)]
-        return np.minimum(scaled[0], self.longest_side), np.minimum(scaled[1], self.longest_side)
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """What a file says of its image without decoding it; sizes after EXIF orientation."""
-
-    height: int
-    width: int
-    is_grayscale: bool
-
-
-def read_header(path: Path) -> ImageHeader:
-    """Read size and mode of a file; raises DataError naming it."""
-    with _naming(str(path)), path.open("rb") as stream:
-        return _header(stream)
-
-
-def header_of(content: bytes | memoryview, name: str) -> ImageHeader:
-    """Read size and mode of an encoded image; raises DataError naming it."""
-    with _naming(name):
-        return _header(io.BytesIO(content))
+        return np.minimum(scaled[0], longest), np.minimum(scaled[1], longest)
 
 
 def decode_image(path: Path, spec: DecodeSpec, decoder: Decoder = "torchvision") -> np.ndarray:
     """Decode one file as `decode_bytes` does; raises DataError naming the file."""
-    with _naming(str(path)):
-        content = path.read_bytes()
-    return decode_bytes(content, spec, str(path), decoder)
+    return decode_bytes(read_file(path), spec, str(path), decoder)
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's content; raises DataError naming it."""
+    with naming(str(path)):
+        return path.read_bytes()
 
 
 def decode_bytes(
@@ -120,35 +105,63 @@ def decode_bytes(
     centre that falls between two pixels is the one above or to the left.
     """
     require_decoder(decoder)
-    with _naming(name), _opened(io.BytesIO(content)) as image:
-        orientation, size = _orientation(image), image.size
-        reduction = reduction_for(size, spec.short_side) if image.format in _JPEG_FORMATS else 1
+    with naming(name), open_image(io.BytesIO(content)) as image:
+        orientation, size = orientation_of(image), image.size
+        reduction = 1
+        if spec.short_side is not None and image.format in _JPEG_FORMATS:
+            reduction = reduction_for(size, spec.short_side)
         pixels = _decoded(image, content, spec.channels, reduction, decoder)
-        pixels = _resized(pixels, size, reduction, spec)
+        if spec.short_side is not None:
+            pixels = _resized(pixels, size, reduction, spec)
     return _in_stored_form(pixels.numpy(), orientation, spec.channels)
 
 
-def _header(stream: BinaryIO) -> ImageHeader:
-    with _opened(stream) as image:
-        width, height = image.size
-        if _orientation(image) >= 5:  # a quarter turn
-            height, width = width, height
-        return ImageHeader(height, width, is_grayscale(image))
+def decode_crop(
+    content: bytes | memoryview,
+    box: Sequence[int],
+    side: int,
+    channels: int,
+    name: str,
+    decoder: Decoder = "torchvision",
+) -> np.ndarray:
+    """Decode one encoded image at its own size, cut a box out of it and resize that, antialiased.
+
+    Args:
+        box: top, left, height, width in pixels of the image as it is looked at (EXIF orientation undone).
+        side: of the square result.
+
+    Returns:
+        (C, side, side) uint8, as torchvision's `resized_crop` of the decoded image.
+
+    Raises:
+        DataError: as `decode_bytes`.
+    """
+    require_decoder(decoder)
+    with naming(name), open_image(io.BytesIO(content)) as image:
+        orientation = orientation_of(image)
+        pixels = _decoded(image, content, channels, 1, decoder)
+        if orientation != 1 or len(pixels) != channels:
+            pixels = torch.from_numpy(_in_stored_form(pixels.numpy(), orientation, channels))
+        return resize_crop(pixels, box, side).numpy()
 
 
-def _opened(stream: BinaryIO) -> Image.Image:
-    image = Image.open(stream, formats=_FORMATS)
-    check_supported(image)
-    if image.format == "PNG":
-        scale_colour_key(image)
-    return image
+def resize_crop(pixels: Tensor, box: Sequence[int], side: int) -> Tensor:
+    """Cut a box (top, left, height, width) out of (C, H, W) uint8 and resize it to a square, antialiased."""
+    top, left, height, width = (int(number) for number in box)
+    cut = pixels[:, top : top + height, left : left + width]
+    if (height, width) == (side, side):
+        return cut.contiguous()
+    resized = torch.nn.functional.interpolate(_as_batch(cut), size=(side, side), mode="bilinear", antialias=True)
+    return resized[0].contiguous()
 
 
-def _orientation(image: Image.Image) -> int:
-    if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():
-        return 1  # getexif would search for what is not there, for as long as all the rest of the header takes
-    value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1
+def _as_batch(pixels: Tensor) -> Tensor:
+    """Return (1, C, H, W) of (C, H, W).
+
+    A batch stride that is larger than 1 x C x H x W needs makes torch 2.11-2.15 keep channels_last when
+    it resizes: a third faster.
+    """
+    return pixels.as_strided((1, *pixels.shape), (pixels.untyped_storage().nbytes(), *pixels.stride()))
 
 
 def _decoded(
@@ -179,15 +192,14 @@ def _resized(pixels: Tensor, size: tuple[int, int], reduction: int, spec: Decode
     wanted = (int(heights[0]), int(widths[0]))
     if pixels.shape[1:] == wanted:
         return pixels
-    longest = min(size) / reduction * (spec.longest_side // spec.short_side)
+    longest = min(size) / reduction * spec.longest_aspect
     factors = []
     for dim, (side, wanted_side) in enumerate(zip(reversed(size), wanted, strict=True), start=1):
         length = side / reduction
         kept = min(length, longest)
         pixels = pixels.narrow(dim, int((length - kept) / 2), math.ceil(kept))
         factors.append(wanted_side / kept * (1 + 1e-9))  # interpolate multiplies by it and rounds down
-    # A batch stride that is larger than 1 x C x H x W needs makes torch 2.11-2.15 keep channels_last: a third faster.
-    batch = pixels.as_strided((1, *pixels.shape), (pixels.untyped_storage().nbytes(), *pixels.stride()))
+    batch = _as_batch(pixels)
     resized = torch.nn.functional.interpolate(batch, scale_factor=tuple(factors), mode="bilinear", antialias=True)[0]
     assert resized.shape[1:] == wanted
     return resized
@@ -204,26 +216,3 @@ def _in_stored_form(pixels: np.ndarray, orientation: int, channels: int) -> np.n
     if len(pixels) != channels:
         pixels = np.broadcast_to(pixels, (channels, *pixels.shape[1:]))
     return np.ascontiguousarray(pixels)
-
-
-class _naming:
-    """Turn every decoding error into one line that starts with the image's name."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind, error, _traceback) -> None:
-        if isinstance(error, RefusedImage):
-            raise DataError(f"{self.name}: {error}") from None
-        if isinstance(error, UnidentifiedImageError):
-            raise DataError(
-                f"{self.name}: is no image of a supported kind ({', '.join(_FORMATS)}); remove it or save it again"
-            ) from None
-        if isinstance(error, Image.DecompressionBombError):
-            raise DataError(f"{self.name}: {error}; shrink the image") from None
-        if isinstance(error, Exception):  # damaged bytes make Pillow raise almost anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{self.name}: cannot be decoded ({reason}); remove it or save it again") from None

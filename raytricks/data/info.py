@@ -7,8 +7,9 @@ import hashlib
 import numpy as np
 
 from raytricks.data.contents import Contents
-from raytricks.data.decode import DecodeSpec, decode_bytes
+from raytricks.data.decode import DecodeSpec
 from raytricks.data.duplicates import Duplicates, find_duplicates
+from raytricks.data.image_header import header_of
 from raytricks.data.inspection import Inspection, inspect_split
 from raytricks.data.listing import Listing, list_source
 from raytricks.data.prepared import channel_statistics
@@ -179,6 +180,10 @@ class _SampleStore(DecodingStore):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def decode(self, index: int) -> np.ndarray:
+    def encoded(self, index: int) -> tuple[bytes | memoryview, str]:
         row = int(self._indices[index])
-        return decode_bytes(self._contents.read(row), self.spec, self._contents.place(row))
+        return self._contents.read(row), self._contents.place(row)
+
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        headers = [header_of(*self.encoded(int(index))) for index in indices]
+        return np.array([h.height for h in headers]), np.array([h.width for h in headers])

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.augmentation import Transform
+from raytricks.data.augmentation import Transform, central_squares
 from raytricks.data.catalog import ArrayImages, Catalog, FileImages, Split
 from raytricks.data.decode import Decoder, DecodeSpec
 from raytricks.data.resample import crop_and_resize
-from raytricks.data.store import DecodingStore, FileStore, ImageStore, ShardStore, UniformStore
+from raytricks.data.store import Canvas, DecodingStore, FileStore, ImageStore, ShardStore, UniformStore
 
-CROP_RATIO = 0.875  # evaluation: short side 256, central 224 (paper, section 2.1)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CROPS = "random_resized_crop"
 _STATISTICS_IMAGES = 4096
 _RESIZE_CHUNK = 1024
 
@@ -80,10 +80,14 @@ def prepare_data(catalog: Catalog, config: DataConfig) -> PreparedData:
 
 
 def decode_spec(config: DataConfig) -> DecodeSpec:
-    """Return the stored form: squares of the model's size, or whole images a bit larger."""
+    """Return the stored form: squares of the model's size, or whole images that crops are cut from.
+
+    Crops are cut from the original pixels whether these are kept in memory or decoded each time, so
+    the memory of a machine does not change what is trained on.
+    """
     assert config.image_size is not None and config.channels is not None
-    if config.augmentation == "random_resized_crop":
-        return DecodeSpec(round(config.image_size / CROP_RATIO), square=False, channels=config.channels)
+    if config.augmentation == _CROPS:
+        return DecodeSpec(None, square=False, channels=config.channels)
     return DecodeSpec(config.image_size, square=True, channels=config.channels)
 
 
@@ -101,8 +105,11 @@ def open_store(split: Split, spec: DecodeSpec, limit_bytes: int, decoder: Decode
     images = split.images
     if isinstance(images, ArrayImages):
         return _resized(images, spec)
-    is_files = isinstance(images, FileImages)
-    store = FileStore(images.paths, spec, decoder) if is_files else ShardStore(images, spec, decoder)
+    store: DecodingStore
+    if isinstance(images, FileImages):
+        store = FileStore(images.paths, spec, decoder, sizes=(images.heights, images.widths))
+    else:
+        store = ShardStore(images, spec, decoder)
     if _stored_bytes(split, spec) > limit_bytes:
         return store
     return store.in_memory(*spec.output_sizes(images.heights, images.widths))
@@ -114,7 +121,7 @@ def _stored_bytes(split: Split, spec: DecodeSpec) -> int:
 
 
 def _resized(images: ArrayImages, spec: DecodeSpec) -> UniformStore:
-    """Bring arrays to the stored form: square, of the wanted side and channels."""
+    """Bring arrays to the stored form: of the wanted channels, and square of the wanted side if there is one."""
     pixels = images.pixels
     if pixels.shape[1] != spec.channels:
         if pixels.shape[1] == 1:
@@ -122,7 +129,7 @@ def _resized(images: ArrayImages, spec: DecodeSpec) -> UniformStore:
         else:  # the luma weights that Pillow's "L" uses (ITU-R 601-2)
             pixels = np.rint(np.tensordot([0.299, 0.587, 0.114], pixels, (0, 1)))[:, None].astype(np.uint8)
     height, width = pixels.shape[2:]
-    if (height, width) == (spec.short_side, spec.short_side):
+    if spec.short_side is None or (height, width) == (spec.short_side, spec.short_side):
         return UniformStore(np.ascontiguousarray(pixels))
     side = min(height, width)
     box = torch.tensor([[(height - side) // 2, (width - side) // 2, side, side]])
@@ -140,15 +147,22 @@ def _normalization(train: ImageStore, config: DataConfig) -> tuple[tuple[float, 
         if channels == 3:
             return IMAGENET_MEAN, IMAGENET_STD
         return (sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_STD) / 3,)
-    return channel_statistics(train, channels)
+    assert config.image_size is not None
+    return channel_statistics(train, channels, config.image_size if config.augmentation == _CROPS else None)
 
 
-def channel_statistics(store: ImageStore | DecodingStore, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measure mean and standard deviation per channel, 0..1, on up to 4,096 evenly spread images."""
+def channel_statistics(
+    store: ImageStore | DecodingStore, channels: int, crop_side: int | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measure mean and standard deviation per channel, 0..1, on up to 4,096 evenly spread images.
+
+    Args:
+        crop_side: pixels that the central squares to measure are resized to; None: whole images as they are stored.
+    """
     chosen = np.unique(np.linspace(0, len(store) - 1, min(len(store), _STATISTICS_IMAGES)).astype(np.int64))
     counts = np.zeros((channels, 256))  # how often each value occurs
     for part in np.array_split(chosen, -(-len(chosen) // 128)):
-        canvas = store.read(part)
+        canvas = store.read(part) if crop_side is None else _centres(store, part, crop_side)
         planes = canvas.pixels.transpose(0, 1).flatten(1)
         counts += np.stack([torch.bincount(plane, minlength=256).numpy() for plane in planes])
         counts[:, 0] -= planes.shape[1] - (canvas.heights * canvas.widths).sum()  # zeros beside the images
@@ -158,6 +172,10 @@ def channel_statistics(store: ImageStore | DecodingStore, channels: int) -> tupl
     variance = (frequencies * (values - mean[:, None]) ** 2).sum(axis=1)
     std = np.sqrt(np.maximum(variance, 1e-6))  # a constant channel must not divide by zero
     return tuple(float(round(m, 6)) for m in mean), tuple(float(round(s, 6)) for s in std)
+
+
+def _centres(store: ImageStore | DecodingStore, indices: np.ndarray, side: int) -> Canvas:
+    return store.read_crops(indices, central_squares(*store.sizes(indices)), side)
 
 
 def _transform(config: DataConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> Transform:

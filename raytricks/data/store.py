@@ -5,7 +5,7 @@ arrays, so Ray can hand it to every worker of a node without a copy.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import hashlib
@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from raytricks.data.catalog import ShardImages
-from raytricks.data.decode import Decoder, DecodeSpec, decode_bytes, decode_image
+from raytricks.data.decode import (
+    Decoder,
+    DecodeSpec,
+    decode_bytes,
+    decode_crop,
+    read_file,
+    read_header,
+    resize_crop,
+)
 from raytricks.data.shard_reader import ShardReader, default_threads
 
 
@@ -44,6 +52,15 @@ class UniformStore:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (heights, widths) of images."""
+        count, (height, width) = len(indices), self.pixels.shape[2:]
+        return np.full(count, height), np.full(count, width)
+
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+        """Cut each image's box and resize it; see `crops_of`."""
+        return crops_of(lambda index, box: _cut(self.pixels[index], box, side), indices, boxes)
+
     def read(self, indices: np.ndarray) -> Canvas:
         """Gather a batch: one copy, no per-image work."""
         _, _, height, width = self.pixels.shape
@@ -65,14 +82,22 @@ class RaggedStore:
     def __len__(self) -> int:
         return len(self.heights)
 
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (heights, widths) of images."""
+        return self.heights[indices], self.widths[indices]
+
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+        """Cut each image's box and resize it; see `crops_of`."""
+        return crops_of(lambda index, box: _cut(self._image(index), box, side), indices, boxes)
+
     def read(self, indices: np.ndarray) -> Canvas:
         """Copy each image into the top left of a canvas as large as the largest of them."""
-        images = []
-        for i in indices:
-            shape = (self.channels, int(self.heights[i]), int(self.widths[i]))
-            start = self.offsets[i]
-            images.append(self.buffer[start : start + shape[0] * shape[1] * shape[2]].reshape(shape))
-        return canvas_of(images)
+        return canvas_of([self._image(index) for index in indices])
+
+    def _image(self, index: int) -> np.ndarray:
+        shape = (self.channels, int(self.heights[index]), int(self.widths[index]))
+        start = self.offsets[index]
+        return self.buffer[start : start + shape[0] * shape[1] * shape[2]].reshape(shape)
 
 
 class DecodingStore(ABC):
@@ -93,8 +118,26 @@ class DecodingStore(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def encoded(self, index: int) -> tuple[bytes | memoryview, str]:
+        """Return an image's file content and what errors call it; raises DataError."""
+
+    @abstractmethod
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (heights, widths) of images before they are brought to `spec`."""
+
     def decode(self, index: int) -> np.ndarray:
-        """Return one image, (C, h, w) uint8; raises DataError naming it."""
+        """Return one image in its stored form, (C, h, w) uint8; raises DataError naming it."""
+        content, name = self.encoded(index)
+        return decode_bytes(content, self.spec, name, self.decoder)
+
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+        """Decode each image at its own size, cut its box and resize that; see `crops_of`."""
+
+        def crop(index: int, box: list[int]) -> np.ndarray:
+            content, name = self.encoded(index)
+            return decode_crop(content, box, side, self.spec.channels, name, self.decoder)
+
+        return crops_of(crop, indices, boxes, self.num_threads)
 
     def decode_many(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """Yield the images of `indices` in order, decoding in threads."""
@@ -122,7 +165,11 @@ class DecodingStore(ABC):
 
 
 class FileStore(DecodingStore):
-    """Images in files of their own."""
+    """Images in files of their own.
+
+    Args:
+        sizes: (N,) heights and widths; None: read from the files when they are needed.
+    """
 
     def __init__(
         self,
@@ -130,16 +177,25 @@ class FileStore(DecodingStore):
         spec: DecodeSpec,
         decoder: Decoder = "torchvision",
         num_threads: int | None = None,
+        sizes: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         super().__init__(spec, decoder, num_threads)
         self.paths = tuple(paths)
+        self._sizes = sizes
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def decode(self, index: int) -> np.ndarray:
-        """Read and decode one file."""
-        return decode_image(Path(self.paths[index]), self.spec, self.decoder)
+    def encoded(self, index: int) -> tuple[bytes | memoryview, str]:
+        path = self.paths[index]
+        return read_file(Path(path)), path
+
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self._sizes is None:
+            headers = [read_header(Path(path)) for path in self.paths]
+            self._sizes = np.array([h.height for h in headers]), np.array([h.width for h in headers])
+        heights, widths = self._sizes
+        return heights[indices], widths[indices]
 
 
 class ShardStore(DecodingStore):
@@ -159,9 +215,11 @@ class ShardStore(DecodingStore):
     def __len__(self) -> int:
         return len(self.images.rows)
 
-    def decode(self, index: int) -> np.ndarray:
-        """Fetch and decode one image."""
-        return decode_bytes(self._reader.read(index), self.spec, self.images.name(index), self.decoder)
+    def encoded(self, index: int) -> tuple[bytes | memoryview, str]:
+        return self._reader.read(index), self.images.name(index)
+
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.images.heights[indices], self.images.widths[indices]
 
     def fingerprint(self) -> str:
         """Return the sha256 of what is decoded, without reading it: the shards' digests, the rows, the form."""
@@ -172,6 +230,30 @@ class ShardStore(DecodingStore):
 
 
 ImageStore = UniformStore | RaggedStore | FileStore | ShardStore
+
+
+def crops_of(
+    crop: Callable[[int, list[int]], np.ndarray],
+    indices: np.ndarray,
+    boxes: np.ndarray,
+    num_threads: int | None = None,
+) -> Canvas:
+    """Collect the crops of a batch, made in threads.
+
+    Args:
+        crop: of an image and its box: (C, S, S) uint8.
+        boxes: (N, 4) top, left, height, width in pixels.
+    """
+    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
+        pixels = np.stack(list(pool.map(crop, indices.tolist(), boxes.tolist())))
+    side = np.full(len(pixels), pixels.shape[2])
+    return Canvas(torch.from_numpy(pixels), side, side)
+
+
+def _cut(image: np.ndarray, box: Sequence[int], side: int) -> np.ndarray:
+    top, left, height, width = box
+    cut = image[:, top : top + height, left : left + width].copy()  # Ray's shared arrays are read-only
+    return resize_crop(torch.from_numpy(cut), (0, 0, height, width), side).numpy()
 
 
 def canvas_of(images: Sequence[np.ndarray]) -> Canvas:

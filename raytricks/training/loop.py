@@ -20,7 +20,7 @@ import time
 import torch
 
 from raytricks.config.schema import ExperimentConfig
-from raytricks.data.batches import TrainBatches
+from raytricks.data.batches import TrainBatch, TrainBatches
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError
 from raytricks.recipe.augmentation import image_tricks
@@ -147,7 +147,7 @@ class _Run:
         self.state.trained.train()
         self._mark_s = time.perf_counter()
         is_first_of_step = True
-        for batch in self.batches.epoch(epoch, first_step):
+        for batch in self._waited_for(self.batches.epoch(epoch, first_step)):
             if is_first_of_step:
                 self.stepper.begin()
             self.stepper.accumulate(batch)
@@ -159,6 +159,16 @@ class _Run:
                 self.log.add(self.stepper.update(norm))
                 self._between_steps(epoch)
         self._flush(epoch)
+
+    def _waited_for(self, batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
+        """Yield batches, adding up the time until each is there."""
+        while True:
+            asked_s = time.perf_counter()
+            batch = next(batches, None)
+            self.state.epoch_totals["data_wait_s"] += time.perf_counter() - asked_s
+            if batch is None:
+                return
+            yield batch
 
     def _between_steps(self, epoch: int) -> None:
         step = self.state.step
@@ -191,6 +201,7 @@ class _Run:
             "skipped_steps": int(totals["skipped"]),
             "images_per_second": images_seen / seconds,
             "train_s": seconds,
+            "data_wait_s": totals["data_wait_s"],
             "val_s": time.perf_counter() - started_s,
         }
         if totals["noise_steps"]:

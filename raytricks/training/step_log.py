@@ -16,8 +16,8 @@ SHARED = ("grad_norm", "skipped", "small_square", "small_inverse")
 |g_b|^2 and 1/b of a small batch, 0 where the gradient noise is not measured."""
 STEP_VALUES = SUMMED + SHARED
 NOISE_TOTALS = ("noise_steps", "noise_small_square", "noise_small_inverse", "noise_large_square")
-TOTALS = (*SUMMED, "skipped", "images", "seconds", *NOISE_TOTALS)
-"""Of an epoch: sums over its steps."""
+TOTALS = (*SUMMED, "skipped", "images", "seconds", "data_wait_s", *NOISE_TOTALS)
+"""Of an epoch: sums over its steps; data_wait_s is the first worker's wait for its batches."""
 
 
 class StepLog:

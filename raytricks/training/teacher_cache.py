@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from raytricks.data.augmentation import ImageTricks, Transform
-from raytricks.data.batches import read_ahead
+from raytricks.data.batches import read_ahead, training_reader
 from raytricks.data.order import even_share
 from raytricks.data.prepared import LabelledImages
 from raytricks.errors import RaytricksError
@@ -138,7 +138,8 @@ class TeacherCache:
         """Yield the logits of this worker's share, batch by batch, of the pixels that the step will see."""
         start, stop = even_share(len(self.data), self.worker.rank, self.worker.world_size)
         plan = ((np.arange(a, min(a + self.batch_size, stop)), True) for a in range(start, stop, self.batch_size))
-        for canvas, (samples, _) in read_ahead(self.data.images, plan):
+        read = training_reader(self.data.images, self.transform, self.augmentation_seed, epoch)
+        for canvas, (samples, _) in read_ahead(self.data.images, plan, read):
             inputs = self.transform.train(
                 canvas,
                 samples,

@@ -9,14 +9,14 @@ from torchvision.transforms.v2 import functional as F
 
 from raytricks.data.augmentation import (
     Transform,
-    centre_boxes,
+    central_squares,
     flip_images,
     random_crop_boxes,
     shift_images,
 )
+from raytricks.data.batches import evaluation_reader, training_reader
 from raytricks.data.randomness import sample_uniforms
-from raytricks.data.resample import crop_and_resize
-from raytricks.data.store import Canvas
+from raytricks.data.store import Canvas, RaggedStore, UniformStore
 
 CPU = torch.device("cpu")
 PAPER_SCALE, PAPER_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -35,6 +35,16 @@ def photos(count: int, height: int, width: int) -> torch.Tensor:
 def canvas(pixels: torch.Tensor) -> Canvas:
     count, _, height, width = pixels.shape
     return Canvas(pixels, np.full(count, height), np.full(count, width))
+
+
+def cropped(transform: Transform, images: torch.Tensor, samples: np.ndarray, seed: int, epoch: int) -> torch.Tensor:
+    """Return the augmented images of a store that holds `images` as samples 0 to N - 1."""
+    read = training_reader(UniformStore(images.numpy()), transform, seed, epoch)
+    return transform.train(read(samples), samples, seed, epoch, CPU)
+
+
+def evaluated(transform: Transform, store) -> torch.Tensor:
+    return transform.evaluate(evaluation_reader(store, transform)(np.arange(len(store))), CPU)
 
 
 def plain(kind: str, size: int, **changes) -> Transform:
@@ -98,17 +108,17 @@ def test_train_shift_draws_every_translation_and_both_mirrors_equally_often():
 def test_train_without_flip_never_mirrors():
     images = photos(40, 16, 16)
     crop = plain("random_resized_crop", 16, crop_scale=(1.0, 1.0), crop_aspect=(1.0, 1.0), horizontal_flip=False)
-    torch.testing.assert_close(crop.train(canvas(images), np.arange(40), 0, 0, CPU), images / 255)
+    torch.testing.assert_close(cropped(crop, images, np.arange(40), 0, 0), images / 255)
 
 
 def test_train_crop_equals_torchvision_with_the_same_boxes():
-    images, samples = photos(8, 100, 120), np.arange(30, 38)
-    ours = plain("random_resized_crop", 48).train(canvas(images), samples, 5, 2, CPU)
+    images, samples = photos(8, 100, 120), np.arange(8)
+    ours = cropped(plain("random_resized_crop", 48), images, samples, 5, 2)
     draws = sample_uniforms(5, 2, samples, 43)
-    boxes = random_crop_boxes(canvas(images), draws[:, 3:], PAPER_SCALE, PAPER_ASPECT)
+    boxes = random_crop_boxes(np.full(8, 100), np.full(8, 120), draws[:, 3:], PAPER_SCALE, PAPER_ASPECT)
     for image, box, draw, got in zip(images, boxes.tolist(), draws, ours, strict=True):
-        theirs = F.resized_crop(image / 255, *box, size=[48, 48], antialias=True)
-        torch.testing.assert_close(got, F.hflip(theirs) if draw[0] < 0.5 else theirs, atol=1e-4, rtol=0)
+        theirs = F.resized_crop(image, *box, size=[48, 48], antialias=True)  # uint8, as here
+        assert torch.equal(got, (F.hflip(theirs) if draw[0] < 0.5 else theirs) / 255)
 
 
 @pytest.mark.parametrize("kind", ["none", "shift", "random_resized_crop"])
@@ -117,7 +127,7 @@ def test_train_depends_on_seed_epoch_and_sample_alone(kind):
     transform = plain(kind, 24, shift_pixels=3)
 
     def augment(rows, seed=0, epoch=0):
-        return transform.train(canvas(images[rows]), np.array(rows), seed, epoch, CPU)
+        return cropped(transform, images, np.array(rows), seed, epoch)
 
     whole = augment(list(range(12)))
     parts = [augment(rows) for rows in ([0], [1, 2, 3, 4], [5, 6], [7, 8, 9, 10, 11])]
@@ -128,8 +138,8 @@ def test_train_depends_on_seed_epoch_and_sample_alone(kind):
 
 
 def boxes_of(height: int, width: int, count: int, scale=PAPER_SCALE, aspect=PAPER_ASPECT) -> np.ndarray:
-    images = Canvas(torch.empty(0), np.full(count, height), np.full(count, width))
-    return random_crop_boxes(images, sample_uniforms(0, 0, np.arange(count), 40), scale, aspect)
+    draws = sample_uniforms(0, 0, np.arange(count), 40)
+    return random_crop_boxes(np.full(count, height), np.full(count, width), draws, scale, aspect)
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (256, 341), (1024, 256), (1, 1), (3, 2), (1, 2000), (40, 7)])
@@ -172,25 +182,34 @@ def test_crop_boxes_that_cannot_fit_are_torchvisions_central_ones(height, width)
     assert ours.tolist() == [[theirs[key] for key in ("top", "left", "height", "width")]] * 3
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 84), (90, 64), (56, 56)])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 84), (90, 64)])
 def test_evaluate_is_torchvisions_centre_crop(height, width):
     images = photos(4, height, width)
-    ours = plain("random_resized_crop", 56).evaluate(canvas(images), CPU)
+    ours = evaluated(plain("random_resized_crop", 56), UniformStore(images.numpy()))
     assert torch.equal(ours, F.center_crop(images, [56, 56]) / 255)
 
 
-def test_evaluate_centres_each_image_of_a_mixed_canvas():
+@pytest.mark.parametrize("side", [56, 100, 200])
+def test_evaluate_is_torchvisions_resize_and_centre_crop_of_a_square(side):
+    images = photos(4, side, side)
+    ours = evaluated(plain("random_resized_crop", 56), UniformStore(images.numpy()))
+    theirs = F.center_crop(F.resize(images, [64], antialias=True), [56, 56])
+    torch.testing.assert_close(ours * 255, theirs.float(), atol=1.01, rtol=0)  # rounded on the way
+
+
+def test_evaluate_centres_each_image_of_mixed_sizes():
     small, large = photos(1, 64, 70)[0], photos(2, 80, 64)[1]
-    pixels = torch.full((2, 3, 80, 70), 255, dtype=torch.uint8)  # what is beside an image must not show
-    pixels[0, :, :64, :70], pixels[1, :, :80, :64] = small, large
-    ours = plain("random_resized_crop", 56).evaluate(Canvas(pixels, np.array([64, 80]), np.array([70, 64])), CPU)
-    for got, image in zip(ours, (small, large), strict=True):
-        torch.testing.assert_close(got, F.center_crop(image, [56, 56]) / 255)
+    buffer = np.concatenate([small.numpy().ravel(), large.numpy().ravel()])
+    offsets = np.array([0, small.numel()])
+    store = RaggedStore(buffer, offsets, np.array([64, 80]), np.array([70, 64]), 3)
+    ours = evaluated(plain("random_resized_crop", 56), store)
+    assert torch.equal(ours[0], F.center_crop(small, [56, 56]) / 255)
+    assert torch.equal(ours[1], F.center_crop(large, [56, 56]) / 255)
 
 
 def test_evaluate_enlarges_what_is_smaller_than_the_crop():
     images = photos(2, 20, 30)
-    box = torch.from_numpy(centre_boxes(canvas(images), 32))
-    assert box.tolist() == [[0, 5, 20, 20]] * 2
-    ours = plain("random_resized_crop", 32).evaluate(canvas(images), CPU)
-    torch.testing.assert_close(ours, crop_and_resize(images, box, 32) / 255)
+    assert central_squares(np.array([20, 31]), np.array([30, 20])).tolist() == [[0, 5, 20, 20], [5, 0, 20, 20]]
+    ours = evaluated(plain("random_resized_crop", 28), UniformStore(images.numpy()))
+    theirs = F.center_crop(F.resize(images[:, :, :, 5:25], [32, 32], antialias=True), [28, 28])
+    assert torch.equal(ours, theirs / 255)

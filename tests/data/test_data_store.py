@@ -97,7 +97,7 @@ def plan(num_batches: int, size: int = 2):
 def test_read_ahead_keeps_the_plan(paths, kind, num_batches):
     spec = DecodeSpec(16, square=True, channels=3)
     store = in_memory(paths, spec) if kind == "memory" else FileStore(paths, spec, num_threads=2)
-    read = list(read_ahead(store, plan(num_batches)))
+    read = list(read_ahead(store, plan(num_batches), store.read))
     assert [(indices.tolist(), last) for _, (indices, last) in read] == [
         ([i, i + 1], i % 2 == 0) for i in range(num_batches)
     ]
@@ -109,7 +109,7 @@ def test_read_ahead_keeps_the_plan(paths, kind, num_batches):
 def test_read_ahead_raises_in_its_place_what_a_file_raises(paths, tmp_path):
     missing = str(tmp_path / "missing.jpg")
     store = FileStore([*paths[:3], missing, *paths[3:]], DecodeSpec(16, square=True, channels=3))
-    reading = read_ahead(store, plan(6, size=1))
+    reading = read_ahead(store, plan(6, size=1), store.read)
     assert [indices[0] for _, (indices, _) in itertools.islice(reading, 3)] == [0, 1, 2]
     with pytest.raises(DataError, match=r"missing\.jpg"):
         next(reading)
@@ -123,21 +123,22 @@ def test_read_ahead_raises_what_the_plan_raises(paths):
         raise RuntimeError("no order")
 
     with pytest.raises(RuntimeError, match="no order"):
-        list(read_ahead(FileStore(paths, DecodeSpec(16, square=True, channels=3)), failing()))
+        store = FileStore(paths, DecodeSpec(16, square=True, channels=3))
+        list(read_ahead(store, failing(), store.read))
     assert not extra_threads()
 
 
 def test_read_ahead_is_bounded_and_ends_early_without_reading_on(paths, monkeypatch):
     decoded = []
 
-    def slow(path, spec, decoder):
+    def slow(path):
         time.sleep(0.02)
         decoded.append(path.name)
-        return decode_image(path, spec, decoder)
+        return path.read_bytes()
 
-    monkeypatch.setattr(store_module, "decode_image", slow)
+    monkeypatch.setattr(store_module, "read_file", slow)
     store = FileStore(paths, DecodeSpec(16, square=True, channels=3), num_threads=1)
-    reading = read_ahead(store, ((np.array([i % 6]), True) for i in itertools.count()))
+    reading = read_ahead(store, ((np.array([i % 6]), True) for i in itertools.count()), store.read)
     next(reading)
     time.sleep(0.3)
     assert len(decoded) == 3  # the one that was asked for and two more

@@ -20,7 +20,7 @@ from raytricks.training.records import read_records
 from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
 from raytricks.training.worker import Worker
 
-TIMES = ("train_s", "val_s", "images_per_second")
+TIMES = ("train_s", "val_s", "data_wait_s", "images_per_second")
 RECIPES = {
     "plain": {},
     "mixup and clipping": {"tricks__mixup__alpha": 0.2, "recipe__clip_norm": 1.0},

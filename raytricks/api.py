@@ -178,6 +178,7 @@ class _Launch:
     """One launch of a run: from a plan to a finished run directory."""
 
     def __init__(self, plan: Plan, reporter: Reporter, run_dir: Path | None) -> None:
+        from raytricks.data.jpeg import require_decoder
         from raytricks.models.cost import count_macs, count_parameters
         from raytricks.models.registry import build_model
         from raytricks.models.weights import check_start
@@ -189,6 +190,7 @@ class _Launch:
         self.is_resumed = run_dir is not None
         config, data = plan.config, plan.config.data
         assert data.channels is not None and data.image_size is not None
+        require_decoder(data.decoder)
         check_start(config.model)
         image_tricks(config.tricks, data.channels)  # for what it raises
         distillation = config.tricks.distillation

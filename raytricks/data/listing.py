@@ -63,12 +63,13 @@ class Listing:
                 yield name, split, index
 
 
-def list_source(source: str) -> Listing:
+def list_source(source: str | Path) -> Listing:
     """List a folder, a CSV or Parquet file, IDX files, packed shards, or digits or fashion_mnist by name.
 
     Raises:
         DataError: nothing usable is there.
     """
+    source = os.fspath(source)
     if source in NAMED_SOURCES and not Path(source).exists():
         config = DataConfig(source="digits" if source == "digits" else "fashion_mnist")
         return _listing(find_splits(config), source, source)

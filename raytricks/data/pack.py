@@ -47,7 +47,7 @@ class PackResult:
 
 
 def pack(
-    source: str,
+    source: str | Path,
     out: str | Path,
     *,
     short_side: int = 256,

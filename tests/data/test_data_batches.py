@@ -87,6 +87,16 @@ def test_batches_of_mixed_sizes_augment_an_image_alike_bit_for_bit(mixed):
             assert torch.equal(image, expected[label])
 
 
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_batches_do_not_depend_on_the_decoding_threads(mixed, num_threads):
+    store = mixed.images
+    assert isinstance(store, FileStore)
+    other = LabelledImages(FileStore(store.paths, store.spec, num_threads=num_threads), mixed.labels, "mixed")
+    transform = Transform(kind="random_resized_crop", image_size=42, mean=(0.4,) * 3, std=(0.2,) * 3)
+    pairs = zip(worker(mixed, transform).epoch(1), worker(other, transform).epoch(1), strict=True)
+    assert all(torch.equal(a.inputs, b.inputs) and torch.equal(a.labels, b.labels) for a, b in pairs)
+
+
 def test_batches_from_memory_and_from_files_are_identical(mixed):
     store = mixed.images
     assert isinstance(store, FileStore)

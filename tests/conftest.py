@@ -1,6 +1,7 @@
 """What every test shares."""
 
 from pathlib import Path
+import signal
 
 import pytest
 import torch
@@ -21,6 +22,11 @@ def one_thread():
 def repository() -> Path:
     """The repository's root."""
     return REPOSITORY
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C mean what it means in a terminal: a shell starts background jobs with it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -269,8 +269,8 @@ class GradientCompressionConfig(Section):
     """torch's DDP communication hooks, for networks slower than the GPUs. Only with workers > 1."""
 
     kind: Literal["none", "fp16", "bf16", "powersgd"] = "none"
-    """fp16, bf16: half the bytes. powersgd: low-rank (Vogels et al. 2019); its error feedback
-    starts afresh after a resume."""
+    """fp16, bf16: half the bytes. powersgd: low-rank (Vogels et al. 2019), on GPUs only; its error
+    feedback starts afresh after a resume."""
     rank: PositiveInt = 2
     """powersgd: rank of the approximation."""
 

@@ -31,8 +31,8 @@ def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: D
     """Derive each worker's share of the global batch; run inside the worker, which knows the truth.
 
     Raises:
-        ConfigError: more workers than images in a batch, batch norm on single images, or synchronised
-            batch norm on a CPU.
+        ConfigError: more workers than images in a batch, batch norm on single images, or a trick
+            that needs GPUs on a CPU.
     """
     batch = config.recipe.global_batch_size
     if num_workers > batch:
@@ -52,6 +52,11 @@ def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: D
         raise ConfigError(
             "tricks.sync_batch_norm: torch synchronises batch norm on GPUs only, this run is on cpu; set it to false, "
             "or model.norm=group, which does not depend on the workers"
+        )
+    if config.tricks.gradient_compression.kind == "powersgd" and num_workers > 1 and device_type == "cpu":
+        raise ConfigError(  # seen: gloo aborts the process as soon as there are two buckets
+            "tricks.gradient_compression.kind: torch's powersgd starts collectives in another order on each worker, which "
+            "gloo, the CPU's backend, cannot sort out; take fp16 or bf16, or GPUs"
         )
     return Execution(
         num_workers=num_workers,

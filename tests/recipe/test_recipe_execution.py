@@ -48,3 +48,18 @@ def test_execution_batch_norm_on_single_images_is_refused(num_workers, batch, im
 def test_execution_more_workers_than_images_is_refused():
     with pytest.raises(ConfigError, match="5 workers cannot share a global batch of 4; use at most 4"):
         plan(5, 4, norm="group")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tricks.gradient_compression.kind": "powersgd"}, "gloo.*take fp16 or bf16, or GPUs"),
+        ({"tricks.sync_batch_norm": True}, "GPUs only.*model.norm=group"),
+    ],
+)
+def test_execution_refuses_tricks_of_gpus_on_several_cpu_workers(settings, message):
+    config = load_config(None, {"hardware.precision": "fp32", **settings}).config
+    with pytest.raises(ConfigError, match=message):
+        plan_execution(config, num_workers=2, device_type="cpu")
+    plan_execution(config, num_workers=1, device_type="cpu")
+    plan_execution(config, num_workers=2, device_type="cuda")

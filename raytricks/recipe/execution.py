@@ -55,8 +55,8 @@ def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: D
         )
     if config.tricks.gradient_compression.kind == "powersgd" and num_workers > 1 and device_type == "cpu":
         raise ConfigError(  # seen: gloo aborts the process as soon as there are two buckets
-            "tricks.gradient_compression.kind: torch's powersgd starts collectives in another order on each worker, which "
-            "gloo, the CPU's backend, cannot sort out; take fp16 or bf16, or GPUs"
+            "tricks.gradient_compression.kind: torch's powersgd starts collectives in another order on each worker, "
+            "which gloo, the CPU's backend, cannot sort out; take fp16 or bf16, or GPUs"
         )
     return Execution(
         num_workers=num_workers,

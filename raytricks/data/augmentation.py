@@ -68,7 +68,7 @@ class Transform:
 
     @property
     def crops(self) -> bool:
-        """Whether images are read as crops: `train_boxes` and `evaluation_boxes` say of what."""
+        """Whether images are read as crops: `train_boxes` and `central_squares` say of what."""
         return self.kind == "random_resized_crop"
 
     def train_boxes(
@@ -113,8 +113,15 @@ class Transform:
         return flip_images(pixels, torch.from_numpy(draws[:, 0] < 0.5).to(device))
 
     def evaluate(self, canvas: Canvas, device: torch.device) -> Tensor:
-        """Normalise (N, C, S, S) images for evaluation, of crops the centre of what `central_squares` gave."""
+        """Normalise (N, C, S, S) images for evaluation, of crops the centre of what `central_squares` gave.
+
+        Raises:
+            ValueError: the images are not squares of `evaluation_side` (crops) or `image_size`.
+        """
         pixels = canvas.pixels
+        side = self.evaluation_side if self.crops else self.image_size
+        if pixels.shape[2:] != (side, side):
+            raise ValueError(f"images must be {side} x {side} for evaluation, got {tuple(pixels.shape[2:])}")
         margin = (pixels.shape[-1] - self.image_size) // 2
         pixels = pixels[:, :, margin : margin + self.image_size, margin : margin + self.image_size]
         return self.normalize(to_device(pixels, device))

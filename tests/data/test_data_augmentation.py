@@ -213,3 +213,9 @@ def test_evaluate_enlarges_what_is_smaller_than_the_crop():
     ours = evaluated(plain("random_resized_crop", 28), UniformStore(images.numpy()))
     theirs = F.center_crop(F.resize(images[:, :, :, 5:25], [32, 32], antialias=True), [28, 28])
     assert torch.equal(ours, theirs / 255)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("random_resized_crop", (28, 28)), ("none", (30, 30)), ("none", (28, 20))])
+def test_evaluate_rejects_images_that_were_not_read_for_it(kind, shape):
+    with pytest.raises(ValueError, match="images must be"):
+        plain(kind, 28).evaluate(canvas(photos(1, *shape)), CPU)

@@ -78,6 +78,7 @@ class TrainingState:
         self.scaler.load_state_dict(content["scaler"])
         for name in _PLAIN:
             setattr(self, name, content[name])
+        self.epoch_totals = dict.fromkeys(TOTALS, 0.0) | self.epoch_totals  # an older version may have counted less
         buffers = content["worker_buffers"]
         is_same_world = len(buffers) == worker.world_size
         load_worker_buffers(self.models, buffers[worker.rank] if is_same_world else buffers.mean(dim=0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raytricks.errors import InterruptedRun
-from raytricks.training.checkpoint import newest_checkpoint
+from raytricks.training.checkpoint import newest_checkpoint, save_checkpoint
 from raytricks.training.loop import _Run, run_epochs
 from raytricks.training.model_file import load_model
 from raytricks.training.run_files import AVERAGE_FILE, MODEL_FILE
@@ -131,3 +131,18 @@ def test_loop_starts_from_given_weights_once(make_job, tmp_path):
     run.close()
     weights.unlink()  # a resumed run has its own
     train(job)
+
+
+def test_loop_resumes_a_checkpoint_that_counted_less(make_job):
+    """As one of a version before the gradient noise and the wait for data were counted."""
+    job = make_job()
+    run = _Run(job, Worker(), lambda: 2 if run.state.step >= 2 else 0, None)
+    with pytest.raises(InterruptedRun):
+        list(run.epochs())
+    run.close()
+    found = newest_checkpoint(job.run_dir / "checkpoints")
+    assert found is not None
+    for name in ("data_wait_s", "noise_steps"):
+        del found.content["epoch_totals"][name]
+    save_checkpoint(job.run_dir / "checkpoints", found.step, found.content, keep=2)
+    assert [epoch["epoch"] for epoch in train(job)] == [1, 2, 3]

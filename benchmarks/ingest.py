@@ -6,8 +6,9 @@ Makes a folder of JPEGs of about 500 x 375 (quality 90, cut out of the two photo
 the same packed with a short side of 256, then takes turns, round by round, between
 
     reference   torchvision's ImageFolder and DataLoader in the process: PIL, float, one image at a time
-    bare        decode_jpeg and v2.resized_crop in a loop, nothing else
+    bare        decode_jpeg, v2.resized_crop, flip and normalisation in a loop, nothing else
     originals   our batches from the folder        packed      our batches from the shards
+    simplejpeg  packed, with data.decoder=simplejpeg
 
 CPU time of the process counts, so that other programs and the number of threads do not; one thread
 decodes. Also small images: 28 x 28 in memory against a per-sample DataLoader.
@@ -34,6 +35,7 @@ from raytricks.data.batches import TrainBatches
 from raytricks.data.pack import pack
 from raytricks.data.prepared import LabelledImages, prepare_data
 from raytricks.data.store import UniformStore
+from raytricks.training.allocator import keep_freed_memory
 
 BATCH = 64
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -53,13 +55,12 @@ def make_folder(folder: Path, count: int) -> None:
             image.crop((left, top, left + width, top + height)).resize((500, 375)).save(path, quality=90)
 
 
-def our_batches(source: Path, side: int, threads: int) -> TrainBatches:
-    """Return training batches that decode in every epoch."""
-    plan = plan_run(
-        source, {"data.image_size": side, "data.cache_gib": 0.0, "data.augmentation": "random_resized_crop"}
-    )
+def our_batches(source: Path, side: int, decoder: str = "torchvision") -> TrainBatches:
+    """Return training batches that one thread decodes in every epoch."""
+    settings = {"image_size": side, "cache_gib": 0.0, "augmentation": "random_resized_crop", "decoder": decoder}
+    plan = plan_run(source, {f"data.{key}": value for key, value in settings.items()})
     data = prepare_data(plan.catalog, plan.config.data)
-    data.train.images.num_threads = threads
+    data.train.images.num_threads = 1
     return batches_of(data.train, data.transform, BATCH)
 
 
@@ -99,13 +100,16 @@ def reference(folder: Path, side: int):
 
 def bare(folder: Path, side: int):
     paths = sorted(folder.rglob("*.jpg"))
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
 
     def run() -> int:
         for path in paths:
             content = torch.from_numpy(np.fromfile(path, np.uint8))
             image = torch.ops.image.decode_jpeg(content, ImageReadMode.RGB.value, False)
             box = v2.RandomResizedCrop.make_params(v2.RandomResizedCrop(side), [image])
-            v2.functional.resized_crop(image, **box, size=[side, side], antialias=True)
+            image = v2.functional.resized_crop(image, **box, size=[side, side], antialias=True)
+            image = image.flip(2) if torch.rand(()) < 0.5 else image
+            image.to(torch.float32).sub_(mean).div_(std)
         return len(paths)
 
     return run
@@ -152,18 +156,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does; it serves all contestants
     with tempfile.TemporaryDirectory() as temporary:
         folder, packed = Path(temporary, "photos"), Path(temporary, "packed")
         make_folder(folder, arguments.images)
         pack(folder, packed, short_side=256)
         for side in (176, 224):
-            originals, shards = our_batches(folder, side, 1), our_batches(packed, side, 1)
+            originals, shards = our_batches(folder, side), our_batches(packed, side)
+            simplejpeg = our_batches(packed, side, "simplejpeg")
             rates = measure(
                 {
                     "reference": reference(folder, side),
                     "bare": bare(folder, side),
                     "originals": lambda o=originals: count_ours(o, 0),
                     "packed": lambda s=shards: count_ours(s, 0),
+                    "simplejpeg": lambda s=simplejpeg: count_ours(s, 0),
                 },
                 arguments.rounds,
             )

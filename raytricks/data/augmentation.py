@@ -5,6 +5,7 @@ applied to the whole batch on its device. Source of the training crop, the flip 
 evaluation crop: He et al., section 2.1.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from raytricks.data.store import Canvas
 CROP_RATIO = 0.875  # evaluation: short side 256, central 224 (paper, section 2.1)
 _MOVE_DRAWS = 3  # flip, two of the shift
 _CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it takes the central crop
+_CACHE_BYTES = 2**19  # of a core, taken by the part of a batch that is worked on
+_LARGE_IMAGE = 2**14  # values from which on a call an image is cheaper than copies of the batch
 _IMAGE_TRICK_STREAM = 1  # keeps the draws of image tricks apart from those of crop, shift and flip
 
 
@@ -61,10 +64,20 @@ class Transform:
     horizontal_flip: bool = True
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return (images / 255 - mean) / std as channels-last-ready float32."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
-        return images.to(torch.float32, copy=True).sub_(mean).div_(std)
+        """Return (images / 255 - mean) / std as float32 in the images' memory format."""
+        mean = torch.tensor(self.mean, device=images.device) * 255
+        std = torch.tensor(self.std, device=images.device) * 255
+        result = torch.empty_like(images, dtype=torch.float32)
+        if images.is_contiguous(memory_format=torch.channels_last):  # rows of pixels: long enough to vectorise
+            width = images.shape[3]
+            source, target = (tensor.permute(0, 2, 3, 1).flatten(2) for tensor in (images, result))
+            mean, std = mean.repeat(width), std.repeat(width)
+        else:
+            source, target = images, result
+            mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+        for a, b in _in_cache(images):
+            target[a:b].copy_(source[a:b]).sub_(mean).div_(std)
+        return result
 
     @property
     def crops(self) -> bool:
@@ -110,7 +123,7 @@ class Transform:
             pixels = shift_images(pixels, offsets.to(device), self.shift_pixels)
         if not self.horizontal_flip:
             return pixels
-        return flip_images(pixels, torch.from_numpy(draws[:, 0] < 0.5).to(device))
+        return flip_images(pixels, draws[:, 0] < 0.5)
 
     def evaluate(self, canvas: Canvas, device: torch.device) -> Tensor:
         """Normalise (N, C, S, S) images for evaluation, of crops the centre of what `central_squares` gave.
@@ -134,10 +147,23 @@ def to_device(pixels: Tensor, device: torch.device) -> Tensor:
     return pixels.pin_memory().to(device, non_blocking=True)
 
 
-def flip_images(images: Tensor, flip: Tensor) -> Tensor:
-    """Mirror the (N, C, H, W) images for which the (N,) bool `flip` is set."""
+def _in_cache(images: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield the (first, last + 1) images of parts that stay in a core's cache as float32; on a GPU, all at once."""
+    count = len(images)
+    if images.device.type == "cpu":
+        count = max(1, _CACHE_BYTES // max(1, 4 * images[0].numel())) if count else 1
+    return ((a, min(a + count, len(images))) for a in range(0, len(images), max(1, count)))
+
+
+def flip_images(images: Tensor, flip: np.ndarray) -> Tensor:
+    """Mirror the (N, C, H, W) images for which the (N,) bool `flip` is set; may do so in place."""
+    if images.device.type == "cpu" and images[0].numel() >= _LARGE_IMAGE:
+        for row in np.flatnonzero(flip):
+            images[row].copy_(images[row].flip(2))
+        return images
     both = torch.cat([images, images.flip(3)])  # selecting whole images is twice as fast as torch.where
-    return both.index_select(0, torch.arange(len(images), device=images.device) + flip * len(images))
+    chosen = torch.from_numpy(np.arange(len(images)) + flip * len(images))
+    return both.index_select(0, chosen.to(images.device))
 
 
 def shift_images(images: Tensor, offsets: Tensor, reach: int) -> Tensor:

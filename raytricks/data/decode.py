@@ -31,7 +31,6 @@ __all__ = [
     "ImageHeader",
     "decode_bytes",
     "decode_crop",
-    "decode_image",
     "header_of",
     "read_file",
     "read_header",
@@ -69,11 +68,6 @@ class DecodeSpec:
         shorter, longest = np.minimum(heights, widths), self.short_side * self.longest_aspect
         scaled = [np.rint(side * (self.short_side / shorter)).astype(np.int64) for side in (heights, widths)]
         return np.minimum(scaled[0], longest), np.minimum(scaled[1], longest)
-
-
-def decode_image(path: Path, spec: DecodeSpec, decoder: Decoder = "torchvision") -> np.ndarray:
-    """Decode one file as `decode_bytes` does; raises DataError naming the file."""
-    return decode_bytes(read_file(path), spec, str(path), decoder)
 
 
 def read_file(path: Path) -> bytes:
@@ -123,7 +117,7 @@ def decode_crop(
     channels: int,
     name: str,
     decoder: Decoder = "torchvision",
-) -> np.ndarray:
+) -> Tensor:
     """Decode one encoded image at its own size, cut a box out of it and resize that, antialiased.
 
     Args:
@@ -142,7 +136,7 @@ def decode_crop(
         pixels = _decoded(image, content, channels, 1, decoder)
         if orientation != 1 or len(pixels) != channels:
             pixels = torch.from_numpy(_in_stored_form(pixels.numpy(), orientation, channels))
-        return resize_crop(pixels, box, side).numpy()
+        return resize_crop(pixels, box, side)
 
 
 def resize_crop(pixels: Tensor, box: Sequence[int], side: int) -> Tensor:
@@ -150,9 +144,8 @@ def resize_crop(pixels: Tensor, box: Sequence[int], side: int) -> Tensor:
     top, left, height, width = (int(number) for number in box)
     cut = pixels[:, top : top + height, left : left + width]
     if (height, width) == (side, side):
-        return cut.contiguous()
-    resized = torch.nn.functional.interpolate(_as_batch(cut), size=(side, side), mode="bilinear", antialias=True)
-    return resized[0].contiguous()
+        return cut
+    return torch.nn.functional.interpolate(_as_batch(cut), size=(side, side), mode="bilinear", antialias=True)[0]
 
 
 def _as_batch(pixels: Tensor) -> Tensor:

@@ -178,6 +178,11 @@ def _centres(store: ImageStore | DecodingStore, indices: np.ndarray, side: int) 
     return store.read_crops(indices, central_squares(*store.sizes(indices)), side)
 
 
+def with_augmentation(transform: Transform, config: DataConfig) -> Transform:
+    """Return a transform with the shifts, crops and flips of a resolved config; its statistics stay."""
+    return _transform(config, transform.mean, transform.std)
+
+
 def _transform(config: DataConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> Transform:
     assert config.augmentation is not None and config.image_size is not None and config.shift_pixels is not None
     return Transform(

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 import hashlib
 import os
 from pathlib import Path
@@ -27,6 +28,8 @@ from raytricks.data.decode import (
     resize_crop,
 )
 from raytricks.data.shard_reader import ShardReader, default_threads
+
+_GROUPS_A_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class UniformStore:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def channels(self) -> int:
+        return self.pixels.shape[1]
+
     def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the (heights, widths) of images."""
         count, (height, width) = len(indices), self.pixels.shape[2:]
@@ -59,7 +66,7 @@ class UniformStore:
 
     def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
         """Cut each image's box and resize it; see `crops_of`."""
-        return crops_of(lambda index, box: _cut(self.pixels[index], box, side), indices, boxes)
+        return crops_of(lambda index, box: _cut(self.pixels[index], box, side), indices, boxes, side, self.channels)
 
     def read(self, indices: np.ndarray) -> Canvas:
         """Gather a batch: one copy, no per-image work."""
@@ -88,7 +95,7 @@ class RaggedStore:
 
     def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
         """Cut each image's box and resize it; see `crops_of`."""
-        return crops_of(lambda index, box: _cut(self._image(index), box, side), indices, boxes)
+        return crops_of(lambda index, box: _cut(self._image(index), box, side), indices, boxes, side, self.channels)
 
     def read(self, indices: np.ndarray) -> Canvas:
         """Copy each image into the top left of a canvas as large as the largest of them."""
@@ -133,16 +140,15 @@ class DecodingStore(ABC):
     def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
         """Decode each image at its own size, cut its box and resize that; see `crops_of`."""
 
-        def crop(index: int, box: list[int]) -> np.ndarray:
+        def crop(index: int, box: list[int]) -> Tensor:
             content, name = self.encoded(index)
             return decode_crop(content, box, side, self.spec.channels, name, self.decoder)
 
-        return crops_of(crop, indices, boxes, self.num_threads)
+        return crops_of(crop, indices, boxes, side, self.spec.channels, self.num_threads)
 
     def decode_many(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Yield the images of `indices` in order, decoding in threads."""
-        with ThreadPoolExecutor(self.num_threads or os.cpu_count()) as pool:
-            yield from pool.map(self.decode, indices)
+        """Return the images of `indices` in order, decoded in threads."""
+        return shared_pool(self.num_threads).map(self.decode, indices)
 
     def read(self, indices: np.ndarray) -> Canvas:
         """Decode a batch; raises DataError naming the image that cannot be decoded."""
@@ -233,27 +239,48 @@ ImageStore = UniformStore | RaggedStore | FileStore | ShardStore
 
 
 def crops_of(
-    crop: Callable[[int, list[int]], np.ndarray],
+    crop: Callable[[int, list[int]], Tensor],
     indices: np.ndarray,
     boxes: np.ndarray,
+    side: int,
+    channels: int,
     num_threads: int | None = None,
 ) -> Canvas:
-    """Collect the crops of a batch, made in threads.
+    """Collect the crops of a batch, made in threads, in channels_last: as decoders write and models read pixels.
 
     Args:
         crop: of an image and its box: (C, S, S) uint8.
         boxes: (N, 4) top, left, height, width in pixels.
+        side: S.
+        num_threads: None: one a core; 1: the caller's.
     """
-    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
-        pixels = np.stack(list(pool.map(crop, indices.tolist(), boxes.tolist())))
-    side = np.full(len(pixels), pixels.shape[2])
-    return Canvas(torch.from_numpy(pixels), side, side)
+    shape = (len(indices), channels, side, side)
+    pixels = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+
+    def fill(rows: np.ndarray) -> None:
+        for row in rows.tolist():
+            pixels[row].copy_(crop(int(indices[row]), boxes[row].tolist()))
+
+    rows = np.arange(len(indices))
+    if num_threads == 1:
+        fill(rows)
+    else:  # by the group: handing over a single image costs as much as reading its header
+        for _ in shared_pool(num_threads).map(fill, np.array_split(rows, _GROUPS_A_BATCH)):
+            pass  # raises what a thread raised
+    sides = np.full(len(indices), side)
+    return Canvas(pixels, sides, sides)
 
 
-def _cut(image: np.ndarray, box: Sequence[int], side: int) -> np.ndarray:
+@cache
+def shared_pool(num_threads: int | None = None) -> ThreadPoolExecutor:
+    """Return the process's threads for decoding; None: one a core."""
+    return ThreadPoolExecutor(num_threads or os.cpu_count(), "raytricks-decode")
+
+
+def _cut(image: np.ndarray, box: Sequence[int], side: int) -> Tensor:
     top, left, height, width = box
     cut = image[:, top : top + height, left : left + width].copy()  # Ray's shared arrays are read-only
-    return resize_crop(torch.from_numpy(cut), (0, 0, height, width), side).numpy()
+    return resize_crop(torch.from_numpy(cut), (0, 0, height, width), side)
 
 
 def canvas_of(images: Sequence[np.ndarray]) -> Canvas:
@@ -264,14 +291,3 @@ def canvas_of(images: Sequence[np.ndarray]) -> Canvas:
     for row, image in enumerate(images):
         pixels[row, :, : image.shape[1], : image.shape[2]] = image
     return Canvas(torch.from_numpy(pixels), heights, widths)
-
-
-def store_in_memory(
-    paths: Sequence[str],
-    spec: DecodeSpec,
-    heights: np.ndarray,
-    widths: np.ndarray,
-    decoder: Decoder = "torchvision",
-) -> UniformStore | RaggedStore:
-    """Decode files once into memory; sizes as of `DecodingStore.in_memory`."""
-    return FileStore(paths, spec, decoder).in_memory(heights, widths)

@@ -69,10 +69,13 @@ def test_shift_moves_down_and_right_by_hand():
     assert shift_images(image, torch.tensor([[0, 1]]), 1).flatten().tolist() == [0, 1, 0, 3]
 
 
-def test_flip_mirrors_the_chosen_images_only():
-    images, flip = photos(4, 6, 7), torch.tensor([True, False, False, True])
+@pytest.mark.parametrize("side", [7, 150])  # by the batch and, in place, by the image
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_flip_mirrors_the_chosen_images_only(side, layout):
+    images, flip = photos(4, 2 * side, side).contiguous(memory_format=layout), np.array([True, False, False, True])
+    expected = [F.hflip(i) if f else i.clone() for i, f in zip(images, flip, strict=True)]
     ours = flip_images(images, flip)
-    assert all(torch.equal(o, F.hflip(i) if f else i) for o, i, f in zip(ours, images, flip, strict=True))
+    assert all(torch.equal(o, e) for o, e in zip(ours, expected, strict=True))
 
 
 def test_normalize_equals_torchvision():
@@ -80,6 +83,19 @@ def test_normalize_equals_torchvision():
     transform = Transform(kind="none", image_size=9, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     theirs = F.normalize(F.to_dtype(images, torch.float32, scale=True), list(transform.mean), list(transform.std))
     torch.testing.assert_close(transform.normalize(images), theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalize_by_parts_is_the_formula_bit_for_bit_in_the_same_layout(count, channels, layout):
+    images = photos(8, 230, 210)[:count, :channels].contiguous(memory_format=layout)  # larger than one part
+    mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
+    ours = Transform(kind="none", image_size=9, mean=mean, std=std).normalize(images)
+    shape = (1, channels, 1, 1)
+    expected = (images.float() - torch.tensor(mean).view(shape) * 255) / (torch.tensor(std).view(shape) * 255)
+    assert torch.equal(ours, expected)
+    assert ours.is_contiguous(memory_format=layout)
 
 
 def test_normalize_leaves_its_argument_alone():

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 import threading
 
+from decoding import store_in_memory
 import numpy as np
 from PIL import Image
 import pytest
@@ -15,7 +16,7 @@ from raytricks.data.augmentation import Transform
 from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.decode import DecodeSpec, read_header
 from raytricks.data.prepared import LabelledImages
-from raytricks.data.store import FileStore, UniformStore, store_in_memory
+from raytricks.data.store import FileStore, UniformStore
 
 CPU = torch.device("cpu")
 DIGITS = np.rint(load_digits().images * 255 / 16).astype(np.uint8)[:, None]

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+from decoding import decode_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageOps
 import pytest
 from sklearn.datasets import load_sample_images
 
-from raytricks.data.decode import DecodeSpec, decode_image, read_header
+from raytricks.data.decode import DecodeSpec, read_header
 from raytricks.errors import DataError
 
 PHOTO = Image.fromarray(load_sample_images().images[0])

@@ -8,12 +8,13 @@ from pathlib import Path
 import struct
 import zlib
 
+from decoding import decode_image
 import numpy as np
 from PIL import Image
 import pytest
 
 from raytricks.data import jpeg
-from raytricks.data.decode import Decoder, DecodeSpec, decode_image, read_header
+from raytricks.data.decode import Decoder, DecodeSpec, read_header
 from raytricks.data.sources.folder import load_folder
 from raytricks.errors import DataError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pickle
 import shutil
 
+from decoding import decode_image
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from raytricks.config.schema import DataConfig
 from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.catalog import FileImages, ShardImages
-from raytricks.data.decode import DecodeSpec, decode_image
+from raytricks.data.decode import DecodeSpec
 from raytricks.data.info import verify_shards
 from raytricks.data.loading import find_data, find_splits
 from raytricks.data.pack import pack

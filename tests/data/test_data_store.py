@@ -5,6 +5,7 @@ from pathlib import Path
 import threading
 import time
 
+from decoding import decode_image, store_in_memory
 import numpy as np
 from PIL import Image
 import pytest
@@ -12,8 +13,8 @@ from sklearn.datasets import load_sample_images
 
 from raytricks.data import store as store_module
 from raytricks.data.batches import read_ahead
-from raytricks.data.decode import DecodeSpec, decode_image, read_header
-from raytricks.data.store import FileStore, RaggedStore, UniformStore, canvas_of, store_in_memory
+from raytricks.data.decode import DecodeSpec, read_header
+from raytricks.data.store import FileStore, RaggedStore, UniformStore, canvas_of
 from raytricks.errors import DataError
 
 PHOTO = Image.fromarray(load_sample_images().images[1])

@@ -8,6 +8,7 @@ import numpy as np
 
 from raytricks.data.contents import Contents
 from raytricks.data.decode import DecodeSpec
+from raytricks.data.decoding_store import DecodingStore
 from raytricks.data.duplicates import Duplicates, find_duplicates
 from raytricks.data.image_header import header_of
 from raytricks.data.inspection import Inspection, inspect_split
@@ -15,7 +16,6 @@ from raytricks.data.listing import Listing, list_source
 from raytricks.data.prepared import channel_statistics
 from raytricks.data.shard_format import ShardEntry, read_dataset
 from raytricks.data.storage import Storage, storage_at
-from raytricks.data.store import DecodingStore
 from raytricks.errors import DataError
 
 _STATISTICS_IMAGES = 512

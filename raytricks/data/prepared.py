@@ -5,6 +5,7 @@ Everything here is plain numpy, numbers and paths, so it travels to workers as i
 
 from dataclasses import dataclass
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ import torch
 from raytricks.config.schema import DataConfig
 from raytricks.data.augmentation import Transform, central_squares
 from raytricks.data.catalog import ArrayImages, Catalog, FileImages, Split
-from raytricks.data.decode import Decoder, DecodeSpec
+from raytricks.data.decode import DecodeSpec
+from raytricks.data.decoding_store import DecodingStore, FileStore, ShardStore
+from raytricks.data.disk_store import DiskStore, default_cache_dir
 from raytricks.data.resample import crop_and_resize
-from raytricks.data.store import Canvas, DecodingStore, FileStore, ImageStore, ShardStore, UniformStore
+from raytricks.data.store import Canvas, ImageStore, UniformStore
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CROPS = "random_resized_crop"
@@ -65,8 +68,8 @@ def prepare_data(catalog: Catalog, config: DataConfig) -> PreparedData:
     for name in ("train", "evaluation", "test"):
         split = getattr(catalog, name)
         if split is not None:
-            store = open_store(split, spec, limit_bytes, config.decoder)
-            limit_bytes -= 0 if isinstance(store, DecodingStore) else _stored_bytes(split, spec)
+            store = open_store(split, spec, config, limit_bytes)
+            limit_bytes -= 0 if isinstance(store, DecodingStore | DiskStore) else _stored_bytes(split, spec)
             opened[name] = LabelledImages(store, split.labels, split.origin)
     mean, std = _normalization(opened["train"].images, config)
     return PreparedData(
@@ -100,19 +103,26 @@ def cache_limit_bytes(config: DataConfig) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def open_store(split: Split, spec: DecodeSpec, limit_bytes: int, decoder: Decoder = "torchvision") -> ImageStore:
-    """Hold a split in memory when it fits, else leave it in its files or shards."""
+def open_store(split: Split, spec: DecodeSpec, config: DataConfig, limit_bytes: int) -> ImageStore:
+    """Open a split as data.cache says: decoded in memory or on the disk, or left in its files or shards.
+
+    Args:
+        limit_bytes: of memory, for `auto`.
+    """
     images = split.images
     if isinstance(images, ArrayImages):
         return _resized(images, spec)
-    store: DecodingStore
+    store: FileStore | ShardStore
     if isinstance(images, FileImages):
-        store = FileStore(images.paths, spec, decoder, sizes=(images.heights, images.widths))
+        store = FileStore(images.paths, spec, config.decoder, sizes=(images.heights, images.widths))
     else:
-        store = ShardStore(images, spec, decoder)
-    if _stored_bytes(split, spec) > limit_bytes:
-        return store
-    return store.in_memory(*spec.output_sizes(images.heights, images.widths))
+        store = ShardStore(images, spec, config.decoder)
+    sizes = spec.output_sizes(images.heights, images.widths)
+    if config.cache == "disk":
+        folder = default_cache_dir() if config.cache_dir is None else Path(config.cache_dir).expanduser()
+        return DiskStore(store, *sizes, folder)
+    fits = _stored_bytes(split, spec) <= limit_bytes
+    return store.in_memory(*sizes) if config.cache == "memory" or (config.cache == "auto" and fits) else store
 
 
 def _stored_bytes(split: Split, spec: DecodeSpec) -> int:
@@ -152,7 +162,7 @@ def _normalization(train: ImageStore, config: DataConfig) -> tuple[tuple[float, 
 
 
 def channel_statistics(
-    store: ImageStore | DecodingStore, channels: int, crop_side: int | None = None
+    store: ImageStore, channels: int, crop_side: int | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Measure mean and standard deviation per channel, 0..1, on up to 4,096 evenly spread images.
 
@@ -174,7 +184,7 @@ def channel_statistics(
     return tuple(float(round(m, 6)) for m in mean), tuple(float(round(s, 6)) for s in std)
 
 
-def _centres(store: ImageStore | DecodingStore, indices: np.ndarray, side: int) -> Canvas:
+def _centres(store: ImageStore, indices: np.ndarray, side: int) -> Canvas:
     return store.read_crops(indices, central_squares(*store.sizes(indices)), side)
 
 

@@ -1,33 +1,22 @@
-"""Where uint8 images live: decoded in one array or one ragged buffer, or encoded in files or shards.
+"""Decoded uint8 images: in one array or one ragged buffer, read by the batch.
 
 Every store answers `read(indices)` with a Canvas. A store in memory is made of plain numpy
-arrays, so Ray can hand it to every worker of a node without a copy.
+arrays, so Ray can hand it to every worker of a node without a copy. Stores that decode are in
+`decoding_store`, those that keep what was decoded on the disk in `disk_store`.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-import hashlib
 import os
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from raytricks.data.catalog import ShardImages
-from raytricks.data.decode import (
-    Decoder,
-    DecodeSpec,
-    decode_bytes,
-    decode_crop,
-    read_file,
-    read_header,
-    resize_crop,
-)
-from raytricks.data.shard_reader import ShardReader, default_threads
+from raytricks.data.decode import resize_crop
 
 _GROUPS_A_BATCH = 16
 
@@ -44,6 +33,24 @@ class Canvas:
     pixels: Tensor
     heights: np.ndarray
     widths: np.ndarray
+
+
+class ImageStore(Protocol):
+    """Images that are read by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (heights, widths) of images, from which the boxes of `read_crops` are drawn."""
+        ...
+
+    def read(self, indices: np.ndarray) -> Canvas:
+        """Return a batch; raises DataError naming the image that cannot be read."""
+        ...
+
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+        """Cut each image's box and resize it; see `crops_of`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -107,135 +114,14 @@ class RaggedStore:
         return self.buffer[start : start + shape[0] * shape[1] * shape[2]].reshape(shape)
 
 
-class DecodingStore(ABC):
-    """Images that stay encoded and are decoded, in threads, whenever they are read.
-
-    Args:
-        spec: the form they are decoded to.
-        decoder: of JPEG, as data.decoder.
-        num_threads: None: the machine's cores.
-    """
-
-    def __init__(self, spec: DecodeSpec, decoder: Decoder = "torchvision", num_threads: int | None = None) -> None:
-        self.spec = spec
-        self.decoder: Decoder = decoder
-        self.num_threads = num_threads
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def encoded(self, index: int) -> tuple[bytes | memoryview, str]:
-        """Return an image's file content and what errors call it; raises DataError."""
-
-    @abstractmethod
-    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the (heights, widths) of images before they are brought to `spec`."""
-
-    def decode(self, index: int) -> np.ndarray:
-        """Return one image in its stored form, (C, h, w) uint8; raises DataError naming it."""
-        content, name = self.encoded(index)
-        return decode_bytes(content, self.spec, name, self.decoder)
-
-    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
-        """Decode each image at its own size, cut its box and resize that; see `crops_of`."""
-
-        def crop(index: int, box: list[int]) -> Tensor:
-            content, name = self.encoded(index)
-            return decode_crop(content, box, side, self.spec.channels, name, self.decoder)
-
-        return crops_of(crop, indices, boxes, side, self.spec.channels, self.num_threads)
-
-    def decode_many(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Return the images of `indices` in order, decoded in threads."""
-        return shared_pool(self.num_threads).map(self.decode, indices)
-
-    def read(self, indices: np.ndarray) -> Canvas:
-        """Decode a batch; raises DataError naming the image that cannot be decoded."""
-        return canvas_of(list(self.decode_many(indices)))
-
-    def in_memory(self, heights: np.ndarray, widths: np.ndarray) -> "UniformStore | RaggedStore":
-        """Decode everything once into memory.
-
-        Args:
-            heights, widths: (N,) sizes that `spec` gives the images, from `DecodeSpec.output_sizes`.
-        """
-        sizes = self.spec.channels * heights * widths
-        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        buffer = np.empty(int(sizes.sum()), np.uint8)
-        for start, size, image in zip(offsets, sizes, self.decode_many(range(len(self))), strict=True):
-            buffer[start : start + size] = image.reshape(-1)
-        if len(set(heights.tolist())) == 1 and len(set(widths.tolist())) == 1:
-            return UniformStore(buffer.reshape(len(self), self.spec.channels, int(heights[0]), int(widths[0])))
-        return RaggedStore(buffer, offsets, heights, widths, self.spec.channels)
-
-
-class FileStore(DecodingStore):
-    """Images in files of their own.
-
-    Args:
-        sizes: (N,) heights and widths; None: read from the files when they are needed.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[str],
-        spec: DecodeSpec,
-        decoder: Decoder = "torchvision",
-        num_threads: int | None = None,
-        sizes: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> None:
-        super().__init__(spec, decoder, num_threads)
-        self.paths = tuple(paths)
-        self._sizes = sizes
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def encoded(self, index: int) -> tuple[bytes | memoryview, str]:
-        path = self.paths[index]
-        return read_file(Path(path)), path
-
-    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if self._sizes is None:
-            headers = [read_header(Path(path)) for path in self.paths]
-            self._sizes = np.array([h.height for h in headers]), np.array([h.width for h in headers])
-        heights, widths = self._sizes
-        return heights[indices], widths[indices]
-
-
-class ShardStore(DecodingStore):
-    """Images in packed shards, each fetched by its bytes alone. Pickles to places only, no open file."""
-
-    def __init__(
-        self,
-        images: ShardImages,
-        spec: DecodeSpec,
-        decoder: Decoder = "torchvision",
-        num_threads: int | None = None,
-    ) -> None:
-        super().__init__(spec, decoder, num_threads or default_threads(images.root))
-        self.images = images
-        self._reader = ShardReader(images)
-
-    def __len__(self) -> int:
-        return len(self.images.rows)
-
-    def encoded(self, index: int) -> tuple[bytes | memoryview, str]:
-        return self._reader.read(index), self.images.name(index)
-
-    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.images.heights[indices], self.images.widths[indices]
-
-    def fingerprint(self) -> str:
-        """Return the sha256 of what is decoded, without reading it: the shards' digests, the rows, the form."""
-        digest = hashlib.sha256(repr((self.spec, self.decoder, self.images.digests)).encode())
-        for column in (self.images.shards, self.images.rows):
-            digest.update(np.ascontiguousarray(column).data)
-        return digest.hexdigest()
-
-
-ImageStore = UniformStore | RaggedStore | FileStore | ShardStore
+def arranged(
+    buffer: np.ndarray, heights: np.ndarray, widths: np.ndarray, channels: int
+) -> "UniformStore | RaggedStore":
+    """Return the store of images that lie one after the other in a buffer."""
+    if len(set(heights.tolist())) == 1 and len(set(widths.tolist())) == 1:
+        return UniformStore(buffer.reshape(len(heights), channels, int(heights[0]), int(widths[0])))
+    offsets = np.concatenate([[0], np.cumsum(channels * heights * widths)[:-1]])
+    return RaggedStore(buffer, offsets, heights, widths, channels)
 
 
 def crops_of(

@@ -3,13 +3,14 @@
 from dataclasses import asdict
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from raytricks.data.augmentation import ImageTricks, Transform
-from raytricks.data.store import FileStore, ImageStore, ShardStore, UniformStore
+from raytricks.data.decoding_store import FileStore, ShardStore
+from raytricks.data.disk_store import DiskStore
+from raytricks.data.store import ImageStore, RaggedStore, UniformStore
 from raytricks.training.teacher import Teacher
 
 FORMAT_VERSION = 1
@@ -28,17 +29,15 @@ def is_static(transform: Transform, image_tricks: ImageTricks | None) -> bool:
 
 def content_fingerprint(store: ImageStore) -> str:
     """Return the sha256 of the pixels; of images in files, of their paths, sizes, times and stored form."""
-    digest = hashlib.sha256()
-    if isinstance(store, ShardStore):
+    if isinstance(store, FileStore | ShardStore | DiskStore):
         return store.fingerprint()
-    if isinstance(store, FileStore):
-        digest.update(repr(store.spec).encode())
-        for path in store.paths:
-            status = Path(path).stat()
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
-    is_uniform = isinstance(store, UniformStore)
-    for array in (store.pixels,) if is_uniform else (store.offsets, store.heights, store.widths, store.buffer):
+    assert isinstance(store, UniformStore | RaggedStore)
+    digest = hashlib.sha256()
+    if isinstance(store, UniformStore):
+        arrays = (store.pixels,)
+    else:
+        arrays = (store.offsets, store.heights, store.widths, store.buffer)
+    for array in arrays:
         digest.update(f"{array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from raytricks.data.decode import Decoder, DecodeSpec, decode_bytes, read_file
-from raytricks.data.store import FileStore
+from raytricks.data.decoding_store import FileStore
 
 
 def decode_image(path: Path, spec: DecodeSpec, decoder: Decoder = "torchvision") -> np.ndarray:

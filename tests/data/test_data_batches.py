@@ -15,8 +15,9 @@ from raytricks.config.schema import DataConfig
 from raytricks.data.augmentation import Transform
 from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.decode import DecodeSpec, read_header
+from raytricks.data.decoding_store import FileStore
 from raytricks.data.prepared import LabelledImages
-from raytricks.data.store import FileStore, UniformStore
+from raytricks.data.store import UniformStore
 
 CPU = torch.device("cpu")
 DIGITS = np.rint(load_digits().images * 255 / 16).astype(np.uint8)[:, None]

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from raytricks.config.schema import DataConfig
 from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.catalog import ArrayImages, Catalog, Split
+from raytricks.data.decoding_store import FileStore
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import (
     IMAGENET_MEAN,
@@ -22,7 +23,7 @@ from raytricks.data.prepared import (
     channel_statistics,
     prepare_data,
 )
-from raytricks.data.store import FileStore, RaggedStore, UniformStore
+from raytricks.data.store import RaggedStore, UniformStore
 from raytricks.errors import DataError
 from raytricks.recipe.facts import facts_of
 from raytricks.recipe.resolve import resolve_data

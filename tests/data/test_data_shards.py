@@ -22,6 +22,7 @@ from raytricks.config.schema import DataConfig
 from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.catalog import FileImages, ShardImages
 from raytricks.data.decode import DecodeSpec
+from raytricks.data.decoding_store import ShardStore
 from raytricks.data.info import verify_shards
 from raytricks.data.loading import find_data, find_splits
 from raytricks.data.pack import pack
@@ -29,7 +30,7 @@ from raytricks.data.prepared import PreparedData, prepare_data
 from raytricks.data.shard_format import DATASET_FILE, Dataset, read_dataset
 from raytricks.data.sources.shards import load_shards
 from raytricks.data.storage import LocalStorage
-from raytricks.data.store import RaggedStore, ShardStore, UniformStore
+from raytricks.data.store import RaggedStore, UniformStore
 from raytricks.errors import DataError
 from raytricks.recipe.facts import facts_of
 from raytricks.recipe.resolve import resolve_data

@@ -11,10 +11,11 @@ from PIL import Image
 import pytest
 from sklearn.datasets import load_sample_images
 
-from raytricks.data import store as store_module
+from raytricks.data import decoding_store as store_module
 from raytricks.data.batches import read_ahead
 from raytricks.data.decode import DecodeSpec, read_header
-from raytricks.data.store import FileStore, RaggedStore, UniformStore, canvas_of
+from raytricks.data.decoding_store import FileStore
+from raytricks.data.store import RaggedStore, UniformStore, canvas_of
 from raytricks.errors import DataError
 
 PHOTO = Image.fromarray(load_sample_images().images[1])

@@ -14,8 +14,9 @@ import torch.multiprocessing as multiprocessing
 
 from raytricks.data.batches import TrainBatches
 from raytricks.data.decode import DecodeSpec
+from raytricks.data.decoding_store import FileStore
 from raytricks.data.prepared import LabelledImages, PreparedData
-from raytricks.data.store import FileStore, RaggedStore, UniformStore
+from raytricks.data.store import RaggedStore, UniformStore
 from raytricks.errors import RaytricksError
 from raytricks.recipe.augmentation import SwitchedImageTricks
 from raytricks.training.loop import run_epochs

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from raytricks.api import Plan, RunResult, diagnose, plan_run, train
     from raytricks.config import ExperimentConfig, load_config
     from raytricks.recipe.doctor import Finding
+    from raytricks.study import Study, tune
     from raytricks.training.model_file import TrainedModel, load_model
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Finding",
     "Plan",
     "RunResult",
+    "Study",
     "TrainedModel",
     "__version__",
     "diagnose",
@@ -27,6 +29,7 @@ __all__ = [
     "load_model",
     "plan_run",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -38,6 +41,8 @@ _HOMES = {
     "plan_run": "raytricks.api",
     "train": "raytricks.api",
     "Finding": "raytricks.recipe.doctor",
+    "Study": "raytricks.study",
+    "tune": "raytricks.study",
     "TrainedModel": "raytricks.training.model_file",
     "load_model": "raytricks.training.model_file",
 }

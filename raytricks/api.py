@@ -12,10 +12,11 @@ from raytricks.config import ExperimentConfig, LoadedConfig, load_config
 from raytricks.data.catalog import Catalog
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.recipe import doctor
+from raytricks.recipe.changes import Segment, epoch_ends, make_segments
 from raytricks.recipe.doctor import Finding
 from raytricks.recipe.facts import DataFacts, facts_of
 from raytricks.recipe.preset import preset_for
-from raytricks.recipe.recipe import Recipe, make_recipe
+from raytricks.recipe.recipe import Recipe
 from raytricks.recipe.resolve import resolve_config
 from raytricks.report.progress import Reporter
 from raytricks.report.summary import summary_lines
@@ -30,13 +31,19 @@ class Plan:
     Attributes:
         config: resolved.
         sources: where each of its values comes from.
+        segments: of the run, one more than its config has `changes`.
     """
 
     config: ExperimentConfig
     sources: dict[str, str]
     catalog: Catalog
     facts: DataFacts
-    recipe: Recipe
+    segments: tuple[Segment, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the run starts with."""
+        return self.segments[0].recipe
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,12 @@ def _find_data(config: ExperimentConfig) -> Catalog:
 def _plan(loaded: LoadedConfig, catalog: Catalog) -> Plan:
     facts = facts_of(catalog)
     config, filled = resolve_config(loaded.config, facts)
-    return Plan(config, loaded.sources | filled, catalog, facts, make_recipe(config, facts.num_train))
+    return Plan(config, loaded.sources | filled, catalog, facts, make_segments(config, facts.num_train))
+
+
+def plan_of(config: ExperimentConfig) -> Plan:
+    """Plan the run of a config that was loaded before, such as that of a run or study that goes on."""
+    return _plan(LoadedConfig(config, {}), _find_data(config))
 
 
 def diagnose(target: str | Path | None = None, overrides: Overrides = ()) -> list[Finding]:
@@ -180,10 +192,11 @@ class _Launch:
     def __init__(self, plan: Plan, reporter: Reporter, run_dir: Path | None) -> None:
         from raytricks.data.jpeg import require_decoder
         from raytricks.models.cost import count_macs, count_parameters
-        from raytricks.models.registry import build_model
+        from raytricks.models.registry import build_model, require_sides
         from raytricks.models.weights import check_start
         from raytricks.recipe.augmentation import image_tricks
         from raytricks.recipe.execution import plan_execution
+        from raytricks.recipe.resolution import input_sides
         from raytricks.training.teacher import check_teacher
 
         self.plan, self.reporter, self.run_dir = plan, reporter, run_dir
@@ -192,12 +205,16 @@ class _Launch:
         assert data.channels is not None and data.image_size is not None
         require_decoder(data.decoder)
         check_start(config.model)
-        image_tricks(config.tricks, data.channels)  # for what it raises
         distillation = config.tricks.distillation
         if distillation.teacher is not None:
             check_teacher(distillation.teacher, distillation.teacher_weights, plan.catalog.class_names)
-        self.device_type: Literal["cpu", "cuda"] = _device_type(config)
-        self.execution = plan_execution(config, num_workers=max(1, config.workers), device_type=self.device_type)
+        self.device_type: Literal["cpu", "cuda"] = device_type_of(config)
+        num_workers = max(1, config.workers)
+        executions = []
+        for segment in plan.segments:  # what is wrong with a later one must show before the first step
+            image_tricks(segment.config.tricks, data.channels)
+            executions.append(plan_execution(segment.config, num_workers=num_workers, device_type=self.device_type))
+        self.execution = executions[0]
         model = build_model(
             config.model,
             num_classes=plan.catalog.num_classes,
@@ -206,6 +223,7 @@ class _Launch:
         )
         self.num_parameters = count_parameters(model)
         self.num_macs = count_macs(model, (data.channels, data.image_size, data.image_size))
+        require_sides(model, data.channels, input_sides(config))
         self.findings = self._diagnose()
 
     def _diagnose(self) -> list[Finding]:
@@ -228,7 +246,7 @@ class _Launch:
             self.plan.config,
             self.plan.catalog,
             self.plan.facts,
-            self.plan.recipe,
+            self.plan.segments,
             self.execution,
             run_dir=self.run_dir,
             num_parameters=self.num_parameters,
@@ -250,6 +268,7 @@ class _Launch:
             "seed": config.seed,
             "data": run_directory.data_fingerprint(self.plan.catalog),
             "recipe": self.plan.recipe.as_dict(),
+            "changed_recipes": [segment.recipe.as_dict() for segment in self.plan.segments[1:]],
             "model": {"parameters": self.num_parameters, "macs": self.num_macs},
             "launch": {"execution": vars(self.execution).copy(), "resumed": self.is_resumed},
         }
@@ -281,13 +300,13 @@ class _Launch:
         from raytricks.training.loop import TrainingJob
 
         assert self.run_dir is not None
-        config, recipe = self.plan.config, self.plan.recipe
+        config = self.plan.config
         data = prepare_data(self.plan.catalog, config.data)
         job = TrainingJob(config=config, data=data, run_dir=self.run_dir)
 
         def begin() -> None:
             stop.install()
-            self.reporter.start(recipe.epochs, recipe.steps_per_epoch)
+            self.reporter.start(epoch_ends(self.plan.segments))
 
         if config.workers:
             from raytricks.cluster.driver import train_on_ray
@@ -330,8 +349,8 @@ def _train_here(job, device_type: str, listener, stop) -> None:
         pass
 
 
-def _device_type(config: ExperimentConfig) -> Literal["cpu", "cuda"]:
-    """Return "cuda" or "cpu"; on a remote cluster `auto` follows the machine of the driver."""
+def device_type_of(config: ExperimentConfig) -> Literal["cpu", "cuda"]:
+    """Return what a run is trained on; on a remote cluster `auto` follows the machine of the driver."""
     import torch
 
     wanted = config.hardware.device

@@ -6,6 +6,7 @@ RaytricksError              1  a run failed (bug, non-finite loss, disk full)
     ClusterError            4  Ray, its resources or its authentication
     CheckpointError         1  no valid checkpoint where one is needed
     NonFiniteError          1  the loss or the gradients became NaN or infinite
+    NoGoodTrial             5  every trial of a search failed
     InterruptedRun    130/143  SIGINT or SIGTERM, after a checkpoint was written
 
 A message is one line a problem: what, where, got, allowed, remedy.
@@ -56,6 +57,12 @@ class CheckpointError(RaytricksError):
 
 class NonFiniteError(RaytricksError):
     """The loss, the gradients or the weights became NaN or infinite."""
+
+
+class NoGoodTrial(RaytricksError):
+    """A search ended without a trial that finished."""
+
+    exit_code = 5
 
 
 class InterruptedRun(RaytricksError):

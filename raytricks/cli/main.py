@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
 from raytricks.cli.data import data_app
+from raytricks.cli.tune import tune
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.version import __version__
 
@@ -25,15 +27,6 @@ app.add_typer(data_app, name="data")
 _UsageError: Any = typer.BadParameter.__base__
 _STOPPED = 130
 
-Target = Annotated[
-    str | None,
-    typer.Argument(help="A config file (YAML), or a directory of images.", show_default=False),
-]
-OverrideList = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings to change, such as recipe.epochs=10.", show_default=False),
-]
-
 
 @app.command(
     epilog="Examples:  raytricks train configs/digits.yaml workers=0   |   raytricks train photos/ recipe.epochs=20"
@@ -51,7 +44,7 @@ def train(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse to start when the doctor warns.")] = False,
 ) -> None:
     """Train a model on a folder of images, or as a config file says."""
-    target, settings = _split_arguments(target, overrides)
+    target, settings = split_arguments(target, overrides)
     if target is None and not settings and resume is None:
         raise ConfigError(
             "nothing to train on; name a config file, a directory of images, or --resume RUN_DIR "
@@ -59,12 +52,18 @@ def train(
         )
     if quiet and as_json:
         raise ConfigError("--quiet prints nothing and --json prints the metrics; leave one of them out")
-    _require_target(target)
+    require_target(target)
     from raytricks.api import train as train_model
     from raytricks.report.progress import Reporter
 
     reporter = Reporter("quiet" if quiet else "json" if as_json else "text")
     train_model(target, settings, resume=resume, reporter=reporter, dry_run=dry_run, strict=strict)
+
+
+app.command(
+    epilog="Examples:  raytricks tune configs/tune_digits.yaml   |   raytricks tune photos/ --budget 2h "
+    "tune.space.tricks.mixup.alpha=[0,0.1,0.2]"
+)(tune)
 
 
 @app.command(
@@ -76,13 +75,13 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors: exit with 2.")] = False,
 ) -> None:
     """Warn of settings that are known to train badly, or to do nothing."""
-    target, settings = _split_arguments(target, overrides)
+    target, settings = split_arguments(target, overrides)
     if target is None and not settings:
         raise ConfigError(
             "nothing to diagnose; name a config file or a directory of images "
             "(try: raytricks doctor configs/digits.yaml)"
         )
-    _require_target(target)
+    require_target(target)
     from raytricks.api import diagnose
     from raytricks.recipe.doctor import refuse
 
@@ -103,7 +102,7 @@ def config_show(target: Target = None, overrides: OverrideList = None) -> None:
     """Print the whole config with the source of each value."""
     from raytricks.config import load_config, show
 
-    target, settings = _split_arguments(target, overrides)
+    target, settings = split_arguments(target, overrides)
     typer.echo(show(load_config(target, settings)), nl=False)
 
 
@@ -137,41 +136,6 @@ def models(
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
-
-
-def _split_arguments(target: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
-    """A first argument that is a setting is no target."""
-    settings = list(overrides or [])
-    if target is not None and "=" in target:
-        return None, [target, *settings]
-    return target, settings
-
-
-def _require_target(target: str | None) -> None:
-    """Say at once that a config file or a data directory does not exist."""
-    from pathlib import Path
-
-    if target is None or Path(target).expanduser().exists() or Path(target).suffix in (".yaml", ".yml"):
-        return  # the loader knows the config files that a missing one was mistaken for
-    raise ConfigError(f"{target}: no such config file or data directory{_meant(target)}")
-
-
-def _meant(target: str) -> str:
-    """Return what a first argument that is no path was probably meant to be."""
-    from pathlib import Path
-
-    from raytricks.config import dotted_keys
-    from raytricks.config.suggest import as_question, closest
-
-    if target in dotted_keys():
-        return f"; to set it, write {target}=VALUE"
-    if target in ("digits", "fashion_mnist"):
-        return f"; did you mean data.source={target}?"
-    path = Path(target)
-    siblings = [p for p in path.parent.iterdir() if p.name[0] != "."] if path.parent.is_dir() else []
-    places = {p.stem if p.suffix in (".yaml", ".yml") else p.name: str(p) for p in siblings}
-    found = [places[name] for name in closest(path.name, places)]
-    return as_question(found) or "; name a YAML file, a directory of images, or settings as key=value"
 
 
 def _usage_lines(error: typer.BadParameter) -> list[str]:

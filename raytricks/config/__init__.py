@@ -22,7 +22,9 @@ from raytricks.config.schema import (
     TricksConfig,
     WarmupConfig,
 )
+from raytricks.config.search_space import Distribution
 from raytricks.config.suggest import did_you_mean
+from raytricks.config.tuning import TuneConfig
 
 __all__ = [
     "OWN_MODELS",
@@ -31,6 +33,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "DecayConfig",
+    "Distribution",
     "ExperimentConfig",
     "HardwareConfig",
     "LabelSmoothingConfig",
@@ -42,6 +45,7 @@ __all__ = [
     "RecipeConfig",
     "Section",
     "TricksConfig",
+    "TuneConfig",
     "WarmupConfig",
     "did_you_mean",
     "dotted_keys",

@@ -3,7 +3,7 @@
 `dump_yaml` is what a run saves; `show` adds who set each value, as comments.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 import re
 
 from pydantic import BaseModel
@@ -11,6 +11,8 @@ import yaml
 
 from raytricks.config.loader import LoadedConfig
 from raytricks.config.schema import ExperimentConfig
+from raytricks.config.search_space import PARAMETERS, Choice
+from raytricks.config.tuning import TuneConfig
 from raytricks.config.yaml_file import parse_scalar
 
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+-]*")
@@ -18,8 +20,12 @@ _OTHER_READERS_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
 
 
 def dump_yaml(config: ExperimentConfig) -> str:
-    """Return all values of a configuration, nested, in the order of the schema."""
-    return "".join(f"{line}\n" for line, _ in _tree_lines(config))
+    """Return all values of a configuration, nested, in the order of the schema.
+
+    A `tune` section at its defaults is left out: a training run searches nothing.
+    """
+    left_out = ("tune",) if config.tune == TuneConfig() else ()
+    return "".join(f"{line}\n" for line, _ in _tree_lines(config, left_out=left_out))
 
 
 def show(loaded: LoadedConfig) -> str:
@@ -29,13 +35,19 @@ def show(loaded: LoadedConfig) -> str:
     return "".join(_with_comment(line, loaded.sources.get(key, ""), width) for line, key in tree)
 
 
-def _tree_lines(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _tree_lines(section: BaseModel, prefix: str = "", left_out: Collection[str] = ()) -> Iterator[tuple[str, str]]:
     """Yield each line and the dotted key of its value, "" for the name of a section."""
     indent = "  " * prefix.count(".")
     for name, value in section:
+        if name in left_out:
+            continue
         if isinstance(value, BaseModel):
             yield f"{indent}{name}:", ""
             yield from _tree_lines(value, f"{prefix}{name}.")
+        elif isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:", ""
+            for key, distribution in value.items():
+                yield f"{indent}  {key}: {_drawn_from(distribution)}", f"{prefix}{name}.{key}"
         else:
             yield f"{indent}{name}: {_yaml_value(value)}", prefix + name
 
@@ -47,6 +59,14 @@ def _with_comment(line: str, source: str, width: int) -> str:
     return f"{line:<{width}}  # {source if source.isprintable() else ascii(source)}\n"
 
 
+def _drawn_from(distribution: BaseModel) -> str:
+    """Return a distribution in its shortest form, its parameters in the usual order."""
+    if isinstance(distribution, Choice):
+        return _yaml_value(distribution.values)
+    given = [(name, getattr(distribution, name, ())) for name in PARAMETERS]
+    return f"{{{', '.join(f'{name}: {_yaml_value(value)}' for name, value in given if value != ())}}}"
+
+
 def _yaml_value(value: object) -> str:
     if value is None:
         return "null"
@@ -54,6 +74,8 @@ def _yaml_value(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple | list):
         return f"[{', '.join(_yaml_value(item) for item in value)}]"
+    if isinstance(value, BaseModel | Mapping):
+        return f"{{{', '.join(f'{_yaml_text(key)}: {_yaml_value(item)}' for key, item in dict(value).items())}}}"
     if isinstance(value, float):
         return repr(float(value))  # NumPy's floats are floats with a repr of their own
     return _yaml_text(value) if isinstance(value, str) else repr(value)

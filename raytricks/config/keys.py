@@ -5,6 +5,7 @@ one to the other and reads off a field's type what a message or a value needs to
 """
 
 from collections.abc import Iterator, Mapping
+import os
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -63,10 +64,14 @@ def flatten(config: BaseModel) -> dict[str, object]:
 
 
 def leaves(tree: Mapping[str, object] | BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the dotted keys and values of nested dicts and sections; an empty dict is a value."""
+    """Yield the dotted keys and values of nested dicts and sections.
+
+    An empty dict is a value, and so is a dict that a section holds.
+    """
+    holds_sections = isinstance(tree, Mapping)
     for name, value in tree.items() if isinstance(tree, Mapping) else tree:
         key = f"{prefix}{name}"
-        if isinstance(value, BaseModel) or (isinstance(value, Mapping) and value):
+        if isinstance(value, BaseModel) or (holds_sections and isinstance(value, Mapping) and value):
             yield from leaves(value, key + ".")
         else:
             yield key, value
@@ -96,6 +101,15 @@ def allows_none(info: FieldInfo) -> bool:
 def holds_text(info: FieldInfo) -> bool:
     """Return whether the field takes free text and nothing else but None."""
     return value_types(info.annotation) - {NoneType} == {str}
+
+
+def as_schema_type(info: FieldInfo, value: object) -> object:
+    """Return a value as the strict schema wants it: lists as tuples, paths as text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list) and holds_tuple(info):
+        return tuple(value)
+    return value
 
 
 def holds_tuple(info: FieldInfo) -> bool:

@@ -6,7 +6,6 @@ Every key remembers who set it, and all that is wrong is reported at once, one l
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-import os
 from pathlib import Path
 import re
 from typing import TypeVar
@@ -15,17 +14,20 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from raytricks.config import problems as lines
+from raytricks.config.changes import CHANGES, change_problems, wrong_change
 from raytricks.config.keys import (
+    as_schema_type,
     choices,
     dotted_keys,
     flatten,
     holds_text,
-    holds_tuple,
     leaves,
     section_keys,
     to_nested,
 )
 from raytricks.config.schema import ExperimentConfig
+from raytricks.config.space_entries import SPACE, SpaceEntries
+from raytricks.config.space_values import read_space
 from raytricks.config.yaml_file import NULLS, parse_scalar, read_yaml
 from raytricks.errors import ConfigError
 
@@ -45,7 +47,8 @@ class LoadedConfig:
     Args:
         config: the configuration.
         sources: dotted key of every value -> `default`, `configs/x.yaml:14`, `command line`,
-            `overrides` (a Python mapping) or the label given with `defaults`.
+            `overrides` (a Python mapping) or the label given with `defaults`. Each searched key has
+            its own, under `tune.space.KEY`; `tune.space` has all of theirs.
     """
 
     config: ExperimentConfig
@@ -79,7 +82,7 @@ def load_config(
     else:
         draft.add_arguments([overrides] if isinstance(overrides, str) else overrides)
     config = draft.validate()
-    sources = {key: draft.sources.get(key, DEFAULT) for key in draft.fields}
+    sources = dict.fromkeys(draft.fields, DEFAULT) | draft.sources
     return LoadedConfig(config, sources)
 
 
@@ -97,18 +100,24 @@ class _Draft:
         self.sections = section_keys()
         self.values: dict[str, object] = {}
         self.sources: dict[str, str] = {}
+        self.space = SpaceEntries()
         self.problems: list[str] = []
 
     def add(self, entries: Iterable[tuple[str, object, str]]) -> None:
-        """Set dotted keys; each entry is key, value and source. Wrong keys become problems."""
+        """Set one layer's dotted keys; each entry is key, value and source. Wrong keys become problems."""
         reported: set[str] = set()
+        space: list[tuple[str, object, str]] = []
         for key, value, source in entries:
+            if key == SPACE or key.startswith(f"{SPACE}."):
+                space.append((key, value, source))
+                continue
             problem = self._key_problem(key, value)
             if problem is None and key in self.fields:
-                self.values[key], self.sources[key] = self._prepared(key, value), source
+                self.values[key], self.sources[key] = as_schema_type(self.fields[key], value), source
             elif problem and problem not in reported:  # several keys below one value: say it once
                 reported.add(problem)
                 self.problems.append(f"{source}: {problem}")
+        self.problems += self.space.add_layer(space)
 
     def add_mapping(self, values: Mapping[str, object], source: str) -> None:
         """Set dotted or nested keys that all have one source."""
@@ -130,14 +139,25 @@ class _Draft:
     def validate(self) -> ExperimentConfig:
         """Return the configuration, or raise ConfigError with all problems."""
         usable = {key: value for key, value in self.values.items() if not self._wrong_type_of_choice(key)}
+        usable |= self._search_space(usable)
         try:
             config = ExperimentConfig.model_validate(to_nested(usable))
         except ValidationError as error:
             self.problems += [self._line(detail) for detail in error.errors(include_url=False)]
         else:
+            self.problems += [f"{self.sources[CHANGES]}: {line}" for line in change_problems(config)]
             if not self.problems:
                 return config
         raise ConfigError(self.problems)
+
+    def _search_space(self, usable: dict[str, object]) -> dict[str, object]:
+        """Return the search space as a value, without the settings whose distributions are wrong."""
+        space, problems = read_space(self.space.entries, usable)
+        self.problems += problems
+        sources = {f"{SPACE}.{key}": self.space.entries[key].source for key in space}
+        if space:
+            self.sources |= sources | {SPACE: " and ".join(dict.fromkeys(sources.values()))}
+        return {SPACE: space} if space else {}
 
     def _key_problem(self, key: str, value: object) -> str | None:
         if key in self.fields:
@@ -184,14 +204,6 @@ class _Draft:
         is_quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'"
         return parse_scalar(text) if is_quoted else text
 
-    def _prepared(self, key: str, value: object) -> object:
-        """Return a value as the strict schema wants it: lists as tuples, paths as text."""
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if isinstance(value, list) and holds_tuple(self.fields[key]):
-            return tuple(value)
-        return value
-
     def _wrong_type_of_choice(self, key: str) -> bool:
         """Report True or 3.0 for the choice 1 or 3: pydantic 2.14 takes what compares equal."""
         value, allowed = self.values[key], choices(self.fields[key])
@@ -205,6 +217,8 @@ class _Draft:
         """Return the line for one of pydantic's errors."""
         location = error["loc"]
         key = ".".join(part for part in location if isinstance(part, str))
+        if location[:1] == (CHANGES,):
+            return f"{self.sources[CHANGES]}: {wrong_change(error)}"
         if key in self.fields:
             index = "".join(f"[{part}]" for part in location if isinstance(part, int))
             line = lines.wrong_value(key + index, self.fields[key], error, self.values.get(key))

@@ -64,6 +64,12 @@ def section_for_value(key: str) -> str:
     return f"{key}: takes one value, not a section"
 
 
+def unknown_parameter(key: str, kind: str, name: str, allowed: list[str]) -> str:
+    """Return the line for a parameter that a kind of distribution does not have."""
+    shown = name if name.isprintable() and name else repr(name)
+    return f"{key}: {kind} has no {shown}, only {', '.join(allowed)}{did_you_mean(name, allowed)}"
+
+
 def wrong_choice(key: str, info: FieldInfo, value: object) -> str:
     """Return the line for a value that is none of a field's choices."""
     allowed = [str(choice) for choice in choices(info)]
@@ -85,7 +91,8 @@ def wrong_value(key: str, info: FieldInfo, error: ErrorDetails, value: object) -
     if kind == "literal_error":
         return wrong_choice(key, info, error["input"])
     if kind in ("missing", "too_long", "too_short"):
-        return f"{key.partition('[')[0]}: {_length_rule(kind, error, context)}, got {show_value(value)}"
+        whole = key.rpartition("[")[0] if kind == "missing" else key  # a missing item has the index of its place
+        return f"{whole}: {_length_rule(kind, error, context)}, got {show_value(value)}"
     rule = _rule(kind, error, context)
     if kind in KINDS and kind != "finite_number" and allows_none(info):
         rule += " or null"

@@ -6,25 +6,19 @@ hardware"; `raytricks.recipe` resolves it, prints it and saves it. Nothing here 
 torch or ray, so a config error costs no start-up time.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+from raytricks.config.section import Fraction, PositiveFloat, PositiveInt, Section
+from raytricks.config.tuning import TuneConfig
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SMALL_RESNETS = ("resnet8", "resnet14", "resnet20")
 OWN_MODELS = SMALL_RESNETS + RESNETS
 
-
-class Section(BaseModel):
-    """Strict (True is no number, "3" is no integer), frozen, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+Side = Annotated[int, Field(ge=4, le=1024)]
+Part = Annotated[float, Field(ge=0, le=1)]
 
 
 class DataConfig(Section):
@@ -41,9 +35,16 @@ class DataConfig(Section):
     """Part of the training images held out (stratified, seeded) for evaluation. None: 0.2 when
     the data has no evaluation split of its own, else 0. When held out although a test split
     exists, that split is scored once, after the last epoch."""
-    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    image_size: Side | None = None
     """Side of the square model input, pixels. None: the native side when all images are equal
     squares of at most 64, else 64 or 224 by the median size."""
+    train_size: tuple[Side, Side] | None = None
+    """[first, last] side of the training images, which rises over the epochs (progressive resizing, not
+    in the paper). None: image_size throughout."""
+    train_size_ramp: tuple[Part, Part] = (0.0, 0.75)
+    """Parts of the run between which train_size rises, in steps of 32 pixels (4 below 128)."""
+    eval_size: Side | None = None
+    """Side of the images in evaluation. None: image_size."""
     channels: Literal[1, 3] | None = None
     """1: grayscale, 3: RGB. None: 1 when every image is grayscale."""
     augmentation: Literal["none", "shift", "random_resized_crop"] | None = None
@@ -62,9 +63,14 @@ class DataConfig(Section):
     """Mirror half of the training images. Turn off for digits, text or anything chiral."""
     normalization: Literal["dataset", "imagenet"] = "dataset"
     """Mean and standard deviation measured on the training images, or ImageNet's."""
+    cache: Literal["auto", "memory", "disk", "none"] = "auto"
+    """Decode once, or in every epoch. auto: in memory where it fits, else none. memory: for all workers
+    of a node together. disk: in one file a node, which all its processes map and later runs find
+    again. none: decode whenever needed. What is trained on is the same."""
     cache_gib: Annotated[float, Field(ge=0)] | None = None
-    """Memory that decoded images may take. None: half of what is free. Above it they are
-    decoded from their files whenever needed."""
+    """auto: memory that decoded images may take. None: half of what is free."""
+    cache_dir: str | None = None
+    """disk: where the decoded images are kept. None: ~/.cache/raytricks/decoded."""
     decoder: Literal["torchvision", "simplejpeg", "pil"] = "torchvision"
     """Of JPEG files. torchvision: antialiased, equal to Pillow within rounding. simplejpeg: faster,
     when it is installed. What the first two cannot read goes to pil."""
@@ -79,6 +85,10 @@ class DataConfig(Section):
         low, high = self.crop_aspect
         if low > high:
             raise ValueError(f"crop_aspect must be [low, high] with low <= high, got [{low}, {high}]")
+        if self.train_size is not None and self.train_size[0] > self.train_size[1]:
+            raise ValueError(f"train_size must be [first, last] with first <= last, got {list(self.train_size)}")
+        if self.train_size_ramp[0] > self.train_size_ramp[1]:
+            raise ValueError(f"train_size_ramp must be [start, end], rising, got {list(self.train_size_ramp)}")
         if self.source in ("idx", "folder", "shards") and self.path is None:
             raise ValueError(f"source {self.source} needs data.path, the directory that holds the images")
         return self
@@ -332,10 +342,26 @@ class LoggingConfig(Section):
 
     every_steps: PositiveInt = 20
     """Steps between two lines of metrics.jsonl (one synchronisation with the device each)."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between two evaluations; the last epoch is always evaluated."""
     noise_scale_every: PositiveInt | None = None
     """Also measure the gradient noise scale every N steps (one more backward pass each), which says
     up to which batch linear scaling is safe. None: not measured."""
     tensorboard: bool = True
+
+
+class Change(Section):
+    """Settings that change in the course of a run; `raytricks.config.changes` says which may."""
+
+    epoch: PositiveInt
+    """Finished epochs after which they apply."""
+    values: dict[str, Any]
+    """Dotted keys and their values, such as {recipe.base_lr: 0.3, tricks.mixup.alpha: 0.2}."""
+
+    @field_validator("values")
+    @classmethod
+    def _as_yaml_has_them(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 class ExperimentConfig(Section):
@@ -356,6 +382,10 @@ class ExperimentConfig(Section):
     hardware: HardwareConfig = HardwareConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
+    changes: tuple[Change, ...] = ()
+    """What changes after some epochs, in rising order: [{epoch: 4, values: {recipe.base_lr: 0.3}}].
+    The learning rate goes on along the curve of the changed settings."""
+    tune: TuneConfig = TuneConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "ExperimentConfig":
@@ -376,5 +406,10 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"tricks.distillation.cache_dir holds the teacher's logits of single images, tricks.{mixing[0]}.alpha "
                 "blends each with a neighbour that depends on the batch; leave one of them out"
+            )
+        if distillation.cache_dir is not None and distillation.teacher is not None and self.data.train_size is not None:
+            raise ValueError(
+                "tricks.distillation.cache_dir holds the teacher's logits of images of one size, data.train_size "
+                "changes it over the epochs; leave one of them out"
             )
         return self

@@ -50,7 +50,8 @@ class Transform:
 
     Attributes:
         kind: none, shift or random_resized_crop, for training.
-        image_size: side of the result, pixels.
+        image_size: side of the result, pixels, unless training asks for another.
+        stored_side: of the squares that are read where images are not read as crops; None: image_size.
         mean, std: per channel, on the 0..1 scale.
     """
 
@@ -62,6 +63,7 @@ class Transform:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     horizontal_flip: bool = True
+    stored_side: int | None = None
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return (images / 255 - mean) / std as float32 in the images' memory format."""
@@ -104,9 +106,14 @@ class Transform:
         epoch: int,
         device: torch.device,
         image_tricks: ImageTricks | None = None,
+        side: int | None = None,
     ) -> Tensor:
-        """Augment and normalise the images of `samples`, crops already cut: (N, C, S, S) float32 on `device`."""
-        pixels = self._move(canvas, samples, seed, epoch, device)
+        """Augment and normalise the images of `samples`, crops already cut: (N, C, S, S) float32 on `device`.
+
+        Args:
+            side: S; None: image_size.
+        """
+        pixels = resize_squares(self._move(canvas, samples, seed, epoch, device), side or self.image_size)
         if image_tricks is None:
             return self.normalize(pixels)
         draws = sample_uniforms(seed, epoch, samples, image_tricks.num_draws, _IMAGE_TRICK_STREAM)
@@ -126,18 +133,19 @@ class Transform:
         return flip_images(pixels, draws[:, 0] < 0.5)
 
     def evaluate(self, canvas: Canvas, device: torch.device) -> Tensor:
-        """Normalise (N, C, S, S) images for evaluation, of crops the centre of what `central_squares` gave.
+        """Bring images that were read for evaluation to (N, C, S, S) float32, S = image_size.
 
         Raises:
-            ValueError: the images are not squares of `evaluation_side` (crops) or `image_size`.
+            ValueError: the images are not squares of `evaluation_side` (crops) or `stored_side`.
         """
         pixels = canvas.pixels
-        side = self.evaluation_side if self.crops else self.image_size
+        side = self.evaluation_side if self.crops else self.stored_side or self.image_size
         if pixels.shape[2:] != (side, side):
             raise ValueError(f"images must be {side} x {side} for evaluation, got {tuple(pixels.shape[2:])}")
-        margin = (pixels.shape[-1] - self.image_size) // 2
-        pixels = pixels[:, :, margin : margin + self.image_size, margin : margin + self.image_size]
-        return self.normalize(to_device(pixels, device))
+        if self.crops:
+            margin = (side - self.image_size) // 2
+            pixels = pixels[:, :, margin : margin + self.image_size, margin : margin + self.image_size]
+        return self.normalize(resize_squares(to_device(pixels, device), self.image_size))
 
 
 def to_device(pixels: Tensor, device: torch.device) -> Tensor:
@@ -153,6 +161,13 @@ def _in_cache(images: Tensor) -> Iterator[tuple[int, int]]:
     if images.device.type == "cpu":
         count = max(1, _CACHE_BYTES // max(1, 4 * images[0].numel())) if count else 1
     return ((a, min(a + count, len(images))) for a in range(0, len(images), max(1, count)))
+
+
+def resize_squares(images: Tensor, side: int) -> Tensor:
+    """Return (N, C, S, S) squares with another side, antialiased, float32 on the same scale; equal ones as they are."""
+    if images.shape[2] == side:
+        return images
+    return torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bilinear", antialias=True)
 
 
 def flip_images(images: Tensor, flip: np.ndarray) -> Tensor:

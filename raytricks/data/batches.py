@@ -44,6 +44,7 @@ class TrainBatches:
         with_neighbours: each micro-batch also brings its left neighbour, for mixup.
         augmentation_seed: of each image's augmentation; None: `seed`, which also gives the order.
         image_tricks: what else changes the images, or None.
+        sides: of the images of each epoch, pixels; None: the transform's in all of them.
     """
 
     data: LabelledImages
@@ -57,6 +58,11 @@ class TrainBatches:
     with_neighbours: bool
     augmentation_seed: int | None = None
     image_tricks: ImageTricks | None = None
+    sides: tuple[int, ...] | None = None
+
+    def side(self, epoch: int) -> int:
+        """Return the side of an epoch's images, pixels."""
+        return self.transform.image_size if self.sides is None else self.sides[epoch]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -78,10 +84,11 @@ class TrainBatches:
         """Yield this worker's micro-batches of an epoch from step `first_step` on."""
         plan = self.samples(epoch, first_step)
         seed = self.seed if self.augmentation_seed is None else self.augmentation_seed
-        read = training_reader(self.data.images, self.transform, seed, epoch)
+        device, tricks, side = self.device, self.image_tricks, self.side(epoch)
+        read = training_reader(self.data.images, self.transform, seed, epoch, side)
         for canvas, (samples, is_last) in read_ahead(self.data.images, plan, read):
-            inputs = self.transform.train(canvas, samples, seed, epoch, self.device, self.image_tricks)
-            labels = to_device(torch.from_numpy(self.data.labels[samples]), self.device)
+            inputs = self.transform.train(canvas, samples, seed, epoch, device, tricks, side)
+            labels = to_device(torch.from_numpy(self.data.labels[samples]), device)
             yield TrainBatch(inputs, labels, samples, is_last)
 
 
@@ -106,14 +113,14 @@ Reader = Callable[[np.ndarray], Canvas]
 Planned = tuple[np.ndarray, bool]
 
 
-def training_reader(store: ImageStore, transform: Transform, seed: int, epoch: int) -> Reader:
+def training_reader(store: ImageStore, transform: Transform, seed: int, epoch: int, side: int | None = None) -> Reader:
     """Return what reads the training images of sample numbers: whole, or cropped as the epoch draws it."""
     if not transform.crops:
         return store.read
 
     def read(samples: np.ndarray) -> Canvas:
         boxes = transform.train_boxes(*store.sizes(samples), samples, seed, epoch)
-        return store.read_crops(samples, boxes, transform.image_size)
+        return store.read_crops(samples, boxes, side or transform.image_size)
 
     return read
 

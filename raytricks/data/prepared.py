@@ -91,7 +91,13 @@ def decode_spec(config: DataConfig) -> DecodeSpec:
     assert config.image_size is not None and config.channels is not None
     if config.augmentation == _CROPS:
         return DecodeSpec(None, square=False, channels=config.channels)
-    return DecodeSpec(config.image_size, square=True, channels=config.channels)
+    return DecodeSpec(stored_side(config), square=True, channels=config.channels)
+
+
+def stored_side(config: DataConfig) -> int:
+    """Return the side of stored squares: the largest that training or evaluation asks for."""
+    assert config.image_size is not None
+    return max(config.image_size, config.eval_size or 0, *(config.train_size or ()))
 
 
 def cache_limit_bytes(config: DataConfig) -> int:
@@ -157,7 +163,6 @@ def _normalization(train: ImageStore, config: DataConfig) -> tuple[tuple[float, 
         if channels == 3:
             return IMAGENET_MEAN, IMAGENET_STD
         return (sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_STD) / 3,)
-    assert config.image_size is not None
     return channel_statistics(train, channels, config.image_size if config.augmentation == _CROPS else None)
 
 
@@ -197,7 +202,8 @@ def _transform(config: DataConfig, mean: tuple[float, ...], std: tuple[float, ..
     assert config.augmentation is not None and config.image_size is not None and config.shift_pixels is not None
     return Transform(
         kind=config.augmentation,
-        image_size=config.image_size,
+        image_size=config.eval_size or config.image_size,
+        stored_side=stored_side(config),
         mean=mean,
         std=std,
         shift_pixels=config.shift_pixels,

@@ -1,5 +1,7 @@
 """Models by name: our ResNets, and `torchvision:NAME` and `timm:NAME` for every classifier of those."""
 
+from collections.abc import Sequence
+
 from torch import nn
 import torchvision
 
@@ -67,6 +69,22 @@ def _hint(name: str) -> str:
     if not hint and name:  # last, since timm takes seconds to import
         hint = as_question(closest_timm_models(name))
     return hint or ";"
+
+
+def require_sides(model: nn.Module, in_channels: int, sides: Sequence[int]) -> None:
+    """Try a model, without arithmetic, on square images of each of these sides, pixels.
+
+    Raises:
+        ConfigError: it takes only some of them.
+    """
+    for side in sides if len(sides) > 1 else ():  # a model was built for images of its one side
+        try:
+            count_macs(model, (in_channels, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ConfigError(
+                f"data.train_size, data.eval_size: the model cannot take images of {side} pixels "
+                f"({str(error).splitlines()[0]}); leave them out or take one of our ResNets"
+            ) from error
 
 
 def _refuse_resnet_settings(config: ModelConfig) -> None:

@@ -13,10 +13,17 @@ from raytricks.tricks.schedule import learning_rate
 class Recipe:
     """Batch, steps and learning rate of a run; the same on any number of workers.
 
+    Where settings change in the course of a run, each of its segments has a recipe, which describes
+    a whole run with its settings and says from where on it holds. Steps are counted over the whole
+    run, from 1, epochs from 0.
+
     Attributes:
         base_lr: at a global batch of 256.
         peak_lr: after scaling, reached at the end of the warmup.
         steps_per_epoch: whole global batches; the remainder of an epoch is not trained on.
+        total_steps: of a run that has this batch from its start; warmup_steps likewise.
+        first_epoch: the first epoch that it holds for.
+        first_step: steps made before that epoch.
     """
 
     num_train_images: int
@@ -30,9 +37,26 @@ class Recipe:
     decay_kind: Literal["cosine", "step", "constant"]
     decay_milestones: tuple[float, ...]
     decay_factor: float
+    first_epoch: int = 0
+    first_step: int = 0
+
+    def epoch_of(self, step: int) -> int:
+        """Return the epoch that a step belongs to."""
+        return self.first_epoch + (step - 1 - self.first_step) // self.steps_per_epoch
+
+    def steps_before(self, epoch: int) -> int:
+        """Return how many steps are made before an epoch."""
+        return self.first_step + (epoch - self.first_epoch) * self.steps_per_epoch
+
+    def ends_epoch(self, step: int) -> bool:
+        """Return whether a step is the last one of its epoch."""
+        return (step - self.first_step) % self.steps_per_epoch == 0
 
     def lr(self, step: int) -> float:
-        """Return the learning rate of optimizer step `step`, counted from 1."""
+        """Return the learning rate of a step: this recipe's curve at the part of the epochs made by then."""
+        return self._lr_on_curve(step - self.first_step + self.first_epoch * self.steps_per_epoch)
+
+    def _lr_on_curve(self, step: int) -> float:
         return learning_rate(
             step,
             peak_lr=self.peak_lr,
@@ -44,13 +68,20 @@ class Recipe:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for run.json, with the lr at its three landmarks."""
+        """Return plain values for run.json, with the lr at the three landmarks of the curve."""
         landmarks = {"first": 1, "peak": max(1, self.warmup_steps), "last": self.total_steps}
-        return asdict(self) | {"lr_at": {name: self.lr(step) for name, step in landmarks.items()}}
+        return asdict(self) | {"lr_at": {name: self._lr_on_curve(step) for name, step in landmarks.items()}}
 
 
-def make_recipe(config: ExperimentConfig, num_train_images: int) -> Recipe:
+def make_recipe(
+    config: ExperimentConfig, num_train_images: int, *, first_epoch: int = 0, first_step: int = 0
+) -> Recipe:
     """Turn config and data size into steps and learning rates.
+
+    Args:
+        config: its `changes` are left to `raytricks.recipe.changes`.
+        first_epoch: see `Recipe`.
+        first_step: see `Recipe`.
 
     Raises:
         DataError: fewer training images than one global batch.
@@ -75,4 +106,6 @@ def make_recipe(config: ExperimentConfig, num_train_images: int) -> Recipe:
         decay_kind=decay.kind,
         decay_milestones=decay.milestones,
         decay_factor=decay.factor,
+        first_epoch=first_epoch,
+        first_step=first_step,
     )

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from raytricks.config import flatten
-from raytricks.config.schema import DistillationConfig, ExperimentConfig
+from raytricks.config.problems import show_value
+from raytricks.config.schema import Change, DistillationConfig, ExperimentConfig
 from raytricks.data.catalog import Catalog
+from raytricks.recipe.changes import Segment
 from raytricks.recipe.doctor import Finding
 from raytricks.recipe.execution import Execution
 from raytricks.recipe.facts import DataFacts
 from raytricks.recipe.recipe import Recipe
+from raytricks.recipe.resolution import training_sides
 from raytricks.tricks.table import TRICKS
 
 _LISTED_CLASSES = 10
@@ -21,7 +24,7 @@ def header_lines(
     config: ExperimentConfig,
     catalog: Catalog,
     facts: DataFacts,
-    recipe: Recipe,
+    segments: Sequence[Segment],
     execution: Execution,
     *,
     run_dir: Path | None,
@@ -39,8 +42,12 @@ def header_lines(
             "model",
             f"{_model(config)}, {num_parameters / 1e6:.2f} M parameters, {num_macs / 1e6:,.1f} MMACs an image",
         ),
-        ("recipe", _recipe(config, recipe)),
-        ("lr", _lr(recipe)),
+        ("recipe", _recipe(config, segments[0].recipe)),
+        ("lr", _lr(segments)),
+        *[
+            ("change", _change(change, segment.recipe))
+            for change, segment in zip(config.changes, segments[1:], strict=True)
+        ],
         *_tricks(config),
         ("hardware", _hardware(execution, config.workers)),
     ]
@@ -75,7 +82,11 @@ def _images(config: ExperimentConfig) -> str:
         "random_resized_crop": f"random crop of {data.crop_scale[0]:.0%} to {data.crop_scale[1]:.0%} of the area",
     }[data.augmentation or "none"]
     flip = ", flip" if data.horizontal_flip and data.augmentation != "none" else ""
-    return f"{data.channels} x {data.image_size} x {data.image_size}; {kind}{flip}"
+    sides = training_sides(config)
+    rising = f", growing to {sides[-1]} x {sides[-1]}" if sides[-1] != sides[0] else ""
+    other = data.eval_size or data.image_size
+    evaluated = f", evaluated at {other} x {other}" if (other, other) != (sides[0], sides[-1]) else ""
+    return f"{data.channels} x {sides[0]} x {sides[0]}{rising}{evaluated}; {kind}{flip}"
 
 
 def _model(config: ExperimentConfig) -> str:
@@ -97,11 +108,20 @@ def _recipe(config: ExperimentConfig, recipe: Recipe) -> str:
     )
 
 
-def _lr(recipe: Recipe) -> str:
+def _lr(segments: Sequence[Segment]) -> str:
+    recipe, last = segments[0].recipe, segments[-1]
     warmup = f"warmup over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warmup"
     return (
         f"{recipe.lr(1):.4g} first, {recipe.peak_lr:.4g} peak (base {recipe.base_lr:g} at 256), "
-        f"{recipe.lr(recipe.total_steps):.2g} last; {warmup}, then {recipe.decay_kind}"
+        f"{last.recipe.lr(last.end_step):.2g} last; {warmup}, then {recipe.decay_kind}"
+    )
+
+
+def _change(change: Change, recipe: Recipe) -> str:
+    values = ", ".join(f"{key} {show_value(value)}" for key, value in change.values.items())
+    return (
+        f"after epoch {change.epoch}: {values}; {recipe.steps_per_epoch:,} steps an epoch, lr "
+        f"{recipe.lr(recipe.first_step + 1):.4g}"
     )
 
 

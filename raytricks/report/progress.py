@@ -3,6 +3,7 @@
 Fed with the records of metrics.jsonl, whether they come from this process or from workers.
 """
 
+from collections.abc import Callable, Sequence
 import json
 from pathlib import Path
 import sys
@@ -10,7 +11,9 @@ import time
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 
 Record = dict[str, Any]
 
@@ -27,9 +30,9 @@ class Reporter:
         self._stream = stream or sys.stdout
         self._log: TextIO | None = None
         self._held: list[str] = []
-        self._live: Progress | None = None
+        self._live: Progress | Live | None = None
         self._task: Any = None
-        self._totals = (0, 0)
+        self._epoch_ends: Sequence[int] = ()
         self._started_s = time.monotonic()
         self._first_step: int | None = None
 
@@ -49,16 +52,32 @@ class Reporter:
             self._log.write(text + "\n")
         self._held = []
 
-    def start(self, num_epochs: int, steps_per_epoch: int) -> None:
-        """Begin to show progress."""
-        self._totals = (num_epochs, steps_per_epoch)
+    def start(self, epoch_ends: Sequence[int]) -> None:
+        """Begin to show progress.
+
+        Args:
+            epoch_ends: steps made at the end of each epoch.
+        """
+        self._epoch_ends = epoch_ends
         self._started_s = time.monotonic()
         if self.mode == "text" and self._stream.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[text]}"))
             console = Console(file=self._stream)
             self._live = Progress(*columns, console=console, transient=True, refresh_per_second=4)
-            self._task = self._live.add_task("starting", total=steps_per_epoch, text="")
+            self._task = self._live.add_task("starting", total=None, text="")
             self._live.start()
+
+    def show_live(self, make_table: Callable[[], Table]) -> None:
+        """Show a table in the terminal, drawn anew four times a second until `stop`; elsewhere nothing."""
+        if self.mode == "text" and self._stream.isatty():
+            console = Console(file=self._stream)
+            self._live = Live(console=console, transient=True, refresh_per_second=4, get_renderable=make_table)
+            self._live.start()
+
+    def as_json(self, content: Record) -> None:
+        """Print a JSON line, in the mode that prints nothing else."""
+        if self.mode == "json":
+            print(json.dumps(content), file=self._stream, flush=True)
 
     def stop(self) -> None:
         """Remove the live line."""
@@ -75,8 +94,7 @@ class Reporter:
 
     def record(self, record: Record) -> None:
         """Show one record."""
-        if self.mode == "json":
-            print(json.dumps(record), file=self._stream, flush=True)
+        self.as_json(record)
         handler = {"step": self._step, "epoch": self._epoch, "test": self._test, "note": self._note}[record["kind"]]
         handler(record)
 
@@ -84,19 +102,21 @@ class Reporter:
         if self._first_step is None:
             self._first_step = record["step"]
             self._started_s = time.monotonic()
-        if self._live is None:
+        if not isinstance(self._live, Progress):
             return
-        done = record["step"] - (record["epoch"] - 1) * self._totals[1]
-        text = f"{done}/{self._totals[1]} loss {_loss(record['objective'])} {record['images_per_second']:,.0f} img/s"
+        start, end = [0, *self._epoch_ends][record["epoch"] - 1 : record["epoch"] + 1]
+        done, total = record["step"] - start, end - start
+        text = f"{done}/{total} loss {_loss(record['objective'])} {record['images_per_second']:,.0f} img/s"
         self._live.update(
             self._task,
-            description=f"epoch {record['epoch']}/{self._totals[0]}",
+            description=f"epoch {record['epoch']}/{len(self._epoch_ends)}",
             completed=done,
+            total=total,
             text=f"{text} ETA {self._remaining(record['step'])}",
         )
 
     def _epoch(self, record: Record) -> None:
-        self.line(epoch_line(record, self._totals[0], self._remaining(record["step"])))
+        self.line(epoch_line(record, len(self._epoch_ends), self._remaining(record["step"])))
 
     def _test(self, record: Record) -> None:
         average = f" (EMA {record['test_ema_top1']:.2%})" if "test_ema_top1" in record else ""
@@ -111,8 +131,7 @@ class Reporter:
         done = step - (self._first_step if self._first_step is not None else step)
         if done <= 0:
             return "?"
-        total = self._totals[0] * self._totals[1]
-        return duration((time.monotonic() - self._started_s) / done * (total - step))
+        return duration((time.monotonic() - self._started_s) / done * (self._epoch_ends[-1] - step))
 
     def _to_log(self, text: str) -> None:
         if self._log is None:
@@ -126,11 +145,14 @@ def epoch_line(record: Record, num_epochs: int, remaining: str) -> str:
     width = len(str(num_epochs))
     top5 = f" top-5 {record['val_top5']:.2%}" if "val_top5" in record else ""
     average = f" ema {record['val_ema_top1']:.2%}" if "val_ema_top1" in record else ""
+    evaluated = "not evaluated"
+    if "val_top1" in record:
+        evaluated = f"val top-1 {record['val_top1']:.2%}{average}{top5} loss {record['val_cross_entropy']:.4f}"
     skipped = f"  skipped {record['skipped_steps']}" if record["skipped_steps"] else ""
     return (
         f"epoch {record['epoch']:>{width}}/{num_epochs}  loss {_loss(record['train_objective'])}  "
-        f"train {_percent(record['train_top1'])}  val top-1 {record['val_top1']:.2%}{average}{top5} loss "
-        f"{record['val_cross_entropy']:.4f}  lr {record['lr']:.4f}  {record['images_per_second']:,.0f} img/s  "
+        f"train {_percent(record['train_top1'])}  {evaluated}  lr {record['lr']:.4f}  "
+        f"{record['images_per_second']:,.0f} img/s  "
         f"{duration(record['train_s'] + record['val_s'])}{skipped}  left {remaining}"
     )
 

@@ -17,7 +17,7 @@ def summary_lines(run_dir: Path, records: list[dict[str, Any]], elapsed_s: float
         evaluated_on: name of the evaluation split.
     """
     epochs = [r for r in records if r["kind"] == "epoch"]
-    last, best = epochs[-1], max(epochs, key=lambda r: r["val_top1"])
+    last, best = epochs[-1], max((r for r in epochs if "val_top1" in r), key=lambda r: r["val_top1"])
     lines = [
         f"last      epoch {last['epoch']}: top-1 {last['val_top1']:.2%} of {last['val_num_images']:,} images "
         f"({evaluated_on}), loss {last['val_cross_entropy']:.4f}",

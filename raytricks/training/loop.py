@@ -2,6 +2,7 @@
 
     restore the newest valid checkpoint, if any
     for each epoch:
+        change the settings, where the config says so
         for each step of the epoch's order (from the restored one on):
             micro-batches -> gradient -> check it -> update
             now and then: fetch the step log, write it, save a checkpoint, obey a stop request
@@ -20,17 +21,15 @@ import time
 import torch
 
 from raytricks.config.schema import ExperimentConfig
-from raytricks.data.batches import TrainBatch, TrainBatches
+from raytricks.data.batches import TrainBatch
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError
-from raytricks.recipe.augmentation import image_tricks
-from raytricks.recipe.blending import blends_images
-from raytricks.recipe.execution import plan_execution
-from raytricks.recipe.recipe import make_recipe
 from raytricks.training.distillation import make_teaching
 from raytricks.training.evaluation import evaluate
+from raytricks.training.optimizer import change_settings
 from raytricks.training.records import Record
 from raytricks.training.run_files import RunFiles
+from raytricks.training.segments import SegmentShare, segment_at, share_segments
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
 from raytricks.training.step_log import SUMMED, TOTALS, StepLog, add_to_totals
@@ -86,47 +85,30 @@ class _Run:
     def __init__(self, job: TrainingJob, worker: Worker, stop_requested, listener) -> None:
         config = job.config
         self.job, self.config, self.worker = job, config, worker
-        self.recipe = make_recipe(config, len(job.data.train))
-        self.execution = plan_execution(config, num_workers=worker.world_size, device_type=worker.device_type)
+        self.segments = share_segments(config, job.data, worker)
+        first = self.segments[0]
         self.files = RunFiles(job.run_dir, config, worker)
         self.state = build_state(
             config,
             class_names=job.data.class_names,
             worker=worker,
-            precision=self.execution.precision,
+            precision=first.execution.precision,
             is_resumed=self.files.newest is not None,
         )
-        self.batches = TrainBatches(
-            data=job.data.train,
-            transform=job.data.transform,
-            global_batch_size=self.recipe.global_batch_size,
-            rank=worker.rank,
-            world_size=worker.world_size,
-            images_per_device=config.hardware.images_per_device,
-            seed=config.seed,
-            augmentation_seed=config.data.augmentation_seed,
-            image_tricks=image_tricks(config.tricks, job.data.channels),
-            device=worker.device,
-            with_neighbours=blends_images(config),
-        )
-        self.teaching = make_teaching(config, job.data, self.batches, worker, self.execution)
-        self.stepper = Stepper(
-            config,
-            self.recipe,
-            self.state,
-            worker,
-            self.execution.precision,
-            self.teaching.logits if self.teaching else None,
-        )
+        # once for all segments: neither the teacher nor what it is shown changes
+        self.teaching = make_teaching(config, job.data, first.batches, worker, first.execution)
         self.log = StepLog(worker)
         # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
         self.check_every = 1 if worker.device.type == "cpu" else config.logging.every_steps
         self._stop_requested = stop_requested
         self.files.restore(self.state)
         self.files.open_records(self.state.step, listener)
+        self._begin_segment(segment_at(self.segments, self.state.step))
 
     def epochs(self) -> Iterator[Record]:
-        for epoch in range(self.state.step // self.recipe.steps_per_epoch, self.recipe.epochs):
+        for epoch in range(self.recipe.epoch_of(self.state.step + 1), self.recipe.epochs):
+            if epoch == self.segment.end_epoch:
+                self._begin_segment(segment_at(self.segments, self.state.step))
             self._train_epoch(epoch)
             yield self._finish_epoch(epoch)
         if self.job.data.test is not None:
@@ -136,10 +118,23 @@ class _Run:
     def close(self) -> None:
         self.files.close()
 
+    def _begin_segment(self, segment: SegmentShare) -> None:
+        """Go on with the settings of a segment; the state stays."""
+        self.segment, self.recipe, self.execution = segment, segment.recipe, segment.execution
+        change_settings(self.state.optimizer, self.state.model, segment.config)
+        self.stepper = Stepper(
+            segment.config,
+            segment.recipe,
+            self.state,
+            self.worker,
+            segment.execution.precision,
+            self.teaching.logits if self.teaching else None,
+        )
+
     # -- one epoch ------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int) -> None:
-        first_step = self.state.step - epoch * self.recipe.steps_per_epoch
+        first_step = self.state.step - self.recipe.steps_before(epoch)
         if self.teaching is not None:
             note = self.teaching.open_epoch(epoch)
             if note is not None:
@@ -147,7 +142,7 @@ class _Run:
         self.state.trained.train()
         self._mark_s = time.perf_counter()
         is_first_of_step = True
-        for batch in self._waited_for(self.batches.epoch(epoch, first_step)):
+        for batch in self._waited_for(self.segment.batches.epoch(epoch, first_step)):
             if is_first_of_step:
                 self.stepper.begin()
             self.stepper.accumulate(batch)
@@ -175,7 +170,7 @@ class _Run:
         if step % self.config.logging.every_steps == 0:
             self._flush(epoch)
         every = self.config.checkpoint.every_steps
-        if every and step % every == 0 and step % self.recipe.steps_per_epoch:
+        if every and step % every == 0 and not self.recipe.ends_epoch(step):
             self._save(epoch)
         if step % self.check_every == 0:
             self._obey_stop(epoch)
@@ -188,7 +183,8 @@ class _Run:
         for model in self.state.models:
             equalise(model)
         started_s = time.perf_counter()
-        metrics = self._evaluate(self.job.data.evaluation, "val")
+        is_evaluated = (epoch + 1) % self.config.logging.evaluate_every == 0 or epoch + 1 == self.recipe.epochs
+        metrics = self._evaluate(self.job.data.evaluation, "val") if is_evaluated else {}
         images, seconds = totals["images"], totals["seconds"]
         images_seen = images + totals["skipped"] * self.recipe.global_batch_size
         record = {
@@ -267,7 +263,7 @@ class _Run:
         if is_finite or self.state.scaler.is_enabled():  # the scaler skips such a step by itself
             return
         raise NonFiniteError(
-            f"step {step} (epoch {(step - 1) // self.recipe.steps_per_epoch + 1}): the gradient is {norm} at lr "
+            f"step {step} (epoch {self.recipe.epoch_of(step) + 1}): the gradient is {norm} at lr "
             f"{self.recipe.lr(step):g}; the last checkpoint is kept; lower recipe.base_lr, lengthen tricks.warmup or "
             "set recipe.clip_norm"
         )
@@ -280,7 +276,7 @@ class _Run:
         if not asked:
             return
         self._flush(epoch)
-        if self.state.step % self.recipe.steps_per_epoch:  # a finished epoch is saved right after this
+        if not self.recipe.ends_epoch(self.state.step):  # a finished epoch is saved right after this
             self._save(epoch)
             raise InterruptedRun(f"stopped after step {self.state.step}; saved", asked)
         self._finish_epoch(epoch)

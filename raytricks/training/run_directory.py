@@ -62,7 +62,7 @@ def write_config(run_dir: Path, config: ExperimentConfig) -> None:
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """Return a config whose files are found from any directory, as Ray's workers must."""
     data, model, distillation = config.data, config.model, config.tricks.distillation
-    data = data.model_copy(update={"path": _absolute(data.path)})
+    data = data.model_copy(update={"path": _absolute(data.path), "cache_dir": _absolute(data.cache_dir)})
     model = model.model_copy(update={"init_from": _absolute(model.init_from)})
     teacher = distillation.teacher
     paths = {

@@ -19,6 +19,7 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.recipe.blending import Blend, blends_images, draw_blend
 from raytricks.recipe.recipe import Recipe
+from raytricks.recipe.resolution import training_sides
 from raytricks.training.objective import Targets, objective_losses, plain_sums
 from raytricks.training.state import TrainingState
 from raytricks.training.worker import Worker
@@ -59,6 +60,7 @@ class Stepper:
         self._precision: Precision = precision
         self._teacher_logits = teacher_logits
         self._has_neighbours = blends_images(config)
+        self._sides = training_sides(config)
         self._layout = torch.channels_last if config.hardware.channels_last else torch.contiguous_format
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
         # only the loss scaler goes on after a step that overflowed
@@ -72,9 +74,8 @@ class Stepper:
         step = self._state.step + 1
         for group in self._state.optimizer.param_groups:
             group["lr"] = self._recipe.lr(step)
-        epoch = self._state.step // self._recipe.steps_per_epoch
-        assert self._config.data.image_size is not None
-        self._blend = draw_blend(self._config, step, epoch, self._config.data.image_size)
+        epoch = self._recipe.epoch_of(step)
+        self._blend = draw_blend(self._config, step, epoch, self._sides[epoch])
         self._seed_dropout(step)
         if self._guard is not None:
             self._guard.remember()

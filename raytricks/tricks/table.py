@@ -234,4 +234,13 @@ TRICKS: tuple[Trick, ...] = (
         on={"logging.noise_scale_every": 1},
         off={"logging.noise_scale_every": None},
     ),
+    Trick(
+        name="progressive resizing",
+        file="tricks/progressive_resizing.py",
+        source="fast.ai 2018, ffcv",
+        on={"data.train_size": (4, 8)},
+        off={"data.train_size": None},
+        dormant={"data.train_size_ramp": (0.25, 0.5)},
+        has_own_row=True,
+    ),
 )

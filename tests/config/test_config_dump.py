@@ -11,6 +11,7 @@ from raytricks.config import (
     DataConfig,
     ExperimentConfig,
     LoadedConfig,
+    TuneConfig,
     dotted_keys,
     dump_yaml,
     flatten,
@@ -19,6 +20,7 @@ from raytricks.config import (
     show,
     to_nested,
 )
+from raytricks.config.search_space import Choice, Grid, LogUniform, QUniform, RandInt, Uniform
 
 ROOT: dict = json_schema()
 
@@ -56,10 +58,35 @@ def key_schema(key: str) -> dict:
     return schema
 
 
+@st.composite
+def ranges(draw, kind, smallest: float, largest: float, singles: tuple):
+    """Draw a range, of which single values may be drawn too."""
+    low, high = sorted(draw(st.lists(st.floats(smallest, largest), min_size=2, max_size=2, unique=True)))
+    return kind(low=low, high=high, also=draw(st.sampled_from([(), singles])))
+
+
+WORDS = st.text() | st.sampled_from(["null", "true", "1e3", "{a: b}", "[a, b]", "a, b", "yes", "#"])
+SPACES = st.fixed_dictionaries(
+    {},
+    optional={
+        "tricks.label_smoothing.epsilon": ranges(Uniform, 0.01, 0.99, (0.0,)),
+        "tricks.mixup.alpha": ranges(LogUniform, 1e-3, 10, (0.0,)),
+        "recipe.clip_norm": ranges(Uniform, 0.1, 1e9, (None, 0.01)),
+        "recipe.global_batch_size": st.sampled_from([QUniform(low=32, high=256, q=32), RandInt(low=1, high=9)]),
+        "optimizer.weight_decay": st.just(QUniform(low=0.1, high=0.7, q=0.1)),
+        "tricks.zero_gamma": st.just(Grid(values=(True, False))),
+        "data.crop_scale": st.lists(st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1)), min_size=1, unique=True).map(
+            lambda values: Choice(values=values)
+        ),
+        "model.name": st.lists(WORDS | st.none(), min_size=1, unique=True).map(lambda values: Choice(values=values)),
+    },
+)
 # keys that a rule between several values would nearly always reject
 ORDERED = {
     "data.crop_scale": st.lists(st.floats(0.01, 1), min_size=2, max_size=2).map(sorted).map(tuple),
     "data.crop_aspect": st.lists(st.floats(0.01, 9), min_size=2, max_size=2).map(sorted).map(tuple),
+    "data.train_size": st.none() | st.lists(st.integers(4, 1024), min_size=2, max_size=2).map(sorted).map(tuple),
+    "data.train_size_ramp": st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted).map(tuple),
     "tricks.random_erasing.area": st.lists(st.floats(0.01, 1), min_size=2, max_size=2).map(sorted).map(tuple),
     "tricks.random_erasing.aspect": st.lists(st.floats(0.01, 9), min_size=2, max_size=2).map(sorted).map(tuple),
     "optimizer.betas": st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
@@ -73,6 +100,10 @@ ORDERED = {
     "recipe.epochs": st.integers(6),
     "optimizer.momentum": st.floats(0.01, 0.99),
     "data.source": st.sampled_from(["auto", "digits", "fashion_mnist"]),
+    "changes": st.just(()),
+    "tune.space": SPACES,
+    "tune.sampler": st.sampled_from(["random", "optuna"]),
+    "tune.scheduler": st.sampled_from(["none", "asha", "hyperband"]),
 }
 
 
@@ -119,6 +150,22 @@ def test_dump_reads_the_same_in_other_yaml_readers():
     config = ExperimentConfig(name="yes", output_dir="2024-01-01", data=DataConfig(path="off"))
     tree = yaml.safe_load(dump_yaml(config))
     assert (tree["name"], tree["output_dir"], tree["data"]["path"]) == ("yes", "2024-01-01", "off")
+
+
+def test_dump_leaves_out_a_search_that_is_not_described(tmp_path):
+    assert "tune" not in dump_yaml(ExperimentConfig())
+    (tmp_path / "x.yaml").write_text(dump_yaml(ExperimentConfig(tune=TuneConfig(num_trials=3))))
+    assert load_config(tmp_path / "x.yaml").config.tune == TuneConfig(num_trials=3)
+
+
+def test_dump_writes_each_distribution_on_one_line():
+    space = {"recipe.base_lr": LogUniform(low=0.1, high=1, also=[2.0]), "recipe.global_batch_size": [64, 128]}
+    lines = dump_yaml(ExperimentConfig(tune=TuneConfig(space=space))).splitlines()
+    start = lines.index("  space:")
+    assert lines[start + 1 : start + 3] == [
+        "    recipe.base_lr: {kind: loguniform, low: 0.1, high: 1.0, also: [2.0]}",
+        "    recipe.global_batch_size: [64, 128]",
+    ]
 
 
 def test_show_names_the_source_of_each_value_in_one_column(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ class Terminal(io.StringIO):
 def shown(mode: str, stream: io.StringIO) -> str:
     reporter = Reporter(mode, stream)
     reporter.line("header")
-    reporter.start(2, 4)
+    reporter.start([4, 8])
     for record in (NOTE, STEP, EPOCH, {**STEP, "step": 5, "epoch": 2}, {**EPOCH, "step": 8, "epoch": 2}, TEST):
         reporter.record(record)
     reporter.stop()
@@ -79,6 +79,18 @@ def test_report_as_json_is_records_only():
     assert lines[2] == EPOCH
 
 
+def test_report_counts_the_steps_of_epochs_of_unequal_length():
+    reporter = Reporter("text", Terminal())
+    reporter.start([4, 6])
+    for step, epoch, shown_steps in ((1, 1, (1, 4)), (4, 1, (4, 4)), (5, 2, (1, 2)), (6, 2, (2, 2))):
+        reporter.record({**STEP, "step": step, "epoch": epoch})
+        assert reporter._live is not None
+        (task,) = reporter._live.tasks
+        assert (task.completed, task.total) == shown_steps
+        assert task.fields["text"].startswith(f"{shown_steps[0]}/{shown_steps[1]} ")
+    reporter.close()
+
+
 def test_report_quiet_prints_nothing():
     assert shown("quiet", io.StringIO()) == shown("quiet", Terminal()) == ""
 
@@ -105,7 +117,7 @@ def test_report_shows_skipped_steps_and_losses_that_were_not_finite():
     line = epoch_line(record, 10, "?")
     assert "skipped 2" in line and "loss -  train -" in line
     reporter = Reporter("text", Terminal())
-    reporter.start(2, 4)
+    reporter.start([4, 8])
     reporter.record({**STEP, "objective": None})
     reporter.close()
 

@@ -21,6 +21,7 @@ from raytricks.recipe.blending import blends_images
 from raytricks.recipe.execution import plan_execution
 from raytricks.recipe.facts import facts_of
 from raytricks.recipe.recipe import make_recipe
+from raytricks.recipe.resolution import training_sides
 from raytricks.recipe.resolve import resolve_config
 from raytricks.training.distillation import make_teaching
 from raytricks.training.loop import TrainingJob, run_epochs
@@ -98,6 +99,7 @@ def workbench(tmp_path_factory):
             image_tricks=image_tricks(config.tricks, 3),
             device=torch.device("cpu"),
             with_neighbours=blends_images(config),
+            sides=training_sides(config),
         )
         teaching = make_teaching(config, data, batches, Worker(), execution)
         logits = teaching.logits if teaching else None

@@ -1,0 +1,51 @@
+"""The arguments that commands share: a target and settings."""
+
+from typing import Annotated
+
+import typer
+
+from raytricks.errors import ConfigError
+
+Target = Annotated[
+    str | None,
+    typer.Argument(help="A config file (YAML), or a directory of images.", show_default=False),
+]
+OverrideList = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings to change, such as recipe.epochs=10.", show_default=False),
+]
+
+
+def split_arguments(target: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
+    """A first argument that is a setting is no target."""
+    settings = list(overrides or [])
+    if target is not None and "=" in target:
+        return None, [target, *settings]
+    return target, settings
+
+
+def require_target(target: str | None) -> None:
+    """Say at once that a config file or a data directory does not exist."""
+    from pathlib import Path
+
+    if target is None or Path(target).expanduser().exists() or Path(target).suffix in (".yaml", ".yml"):
+        return  # the loader knows the config files that a missing one was mistaken for
+    raise ConfigError(f"{target}: no such config file or data directory{_meant(target)}")
+
+
+def _meant(target: str) -> str:
+    """Return what a first argument that is no path was probably meant to be."""
+    from pathlib import Path
+
+    from raytricks.config import dotted_keys
+    from raytricks.config.suggest import as_question, closest
+
+    if target in dotted_keys():
+        return f"; to set it, write {target}=VALUE"
+    if target in ("digits", "fashion_mnist"):
+        return f"; did you mean data.source={target}?"
+    path = Path(target)
+    siblings = [p for p in path.parent.iterdir() if p.name[0] != "."] if path.parent.is_dir() else []
+    places = {p.stem if p.suffix in (".yaml", ".yml") else p.name: str(p) for p in siblings}
+    found = [places[name] for name in closest(path.name, places)]
+    return as_question(found) or "; name a YAML file, a directory of images, or settings as key=value"

@@ -1,0 +1,249 @@
+"""One launch of a study: from a plan to a finished study directory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+import shlex
+import time
+from typing import Any
+
+from raytricks.api import Overrides, Plan, device_type_of, plan_of, plan_run
+from raytricks.config import ExperimentConfig
+from raytricks.data.catalog import Catalog
+from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial
+from raytricks.report.progress import Reporter
+from raytricks.study.results import Study, read_result, write_study
+from raytricks.tuning.outcome import Certificate, StudyResult
+
+Point = dict[str, Any]
+
+
+def open_launch(
+    target: str | Path | None = None,
+    overrides: Overrides = (),
+    *,
+    space: Mapping[str, Any] | None = None,
+    num_trials: int | None = None,
+    resume: str | Path | None = None,
+    reporter: Reporter,
+) -> "StudyLaunch":
+    """Check everything that can be checked before a study starts; arguments as of `raytricks.tune`."""
+    more = {f"tune.space.{key}": value for key, value in (space or {}).items()}
+    more |= {} if num_trials is None else {"tune.num_trials": num_trials}
+    if more:
+        if not isinstance(overrides, Mapping) and overrides:
+            raise ConfigError("overrides must be a mapping when space or num_trials is given, got a list of texts")
+        overrides = dict(overrides or {}) | more
+    if resume is None:
+        return StudyLaunch(plan_run(target, overrides), reporter, None)
+    from raytricks.tuning.study_directory import open_study
+
+    if target is not None:
+        raise ConfigError(f"--resume {resume} takes its config from the study; leave {target} out")
+    study_dir = Path(resume).expanduser()
+    return StudyLaunch(plan_of(open_study(study_dir, overrides)), reporter, study_dir)
+
+
+class StudyLaunch:
+    """A study that is about to run.
+
+    Raises:
+        ConfigError: nothing to search, or values that no trial could be run with.
+        DataError: the data cannot be used.
+    """
+
+    def __init__(self, plan: Plan, reporter: Reporter, study_dir: Path | None) -> None:
+        from raytricks.training.run_directory import with_absolute_paths
+        from raytricks.tuning.points import draw_points
+        from raytricks.tuning.selection import retraining_catalog, selection_catalog
+
+        self.plan, self.reporter, self.study_dir = plan, reporter, study_dir
+        self.config = with_absolute_paths(plan.config)
+        self.is_resumed = study_dir is not None
+        self.device_type = device_type_of(self.config)
+        self.selection = selection_catalog(self.config, plan.catalog)
+        self.retraining = retraining_catalog(self.config, plan.catalog)
+        self.points = draw_points(self.config, len(self.selection.train))
+        is_open_ended = self.config.tune.sampler == "optuna"
+        self.num_trials = self.config.tune.num_trials if is_open_ended else len(self.points)
+
+    def run(self) -> Study:
+        """Search, retrain, write.
+
+        Raises:
+            NoGoodTrial: no trial finished.
+            InterruptedRun: a signal; what was found so far is written.
+        """
+        from raytricks.training.signals import StopSignals
+
+        started_s = time.monotonic()
+        study_dir, started_at = self._open_directory()
+        try:
+            with StopSignals() as stop:
+                self._search(study_dir, started_at, stop)
+                found = self._result(study_dir, started_at, None)
+                certificate = self._certify(found, started_at, stop)
+        except InterruptedRun as stopped:
+            self._write(self._result(study_dir, started_at, None))
+            go_on = f"`raytricks tune --resume {shlex.quote(str(study_dir))}`"
+            raise InterruptedRun(f"{stopped}; go on with {go_on}", stopped.signal_number) from None
+        study = self._write(self._result(study_dir, started_at, certificate))
+        self._say_outcome(study, time.monotonic() - started_s)
+        if study.best_config is None:
+            raise NoGoodTrial(
+                f"{study_dir}: none of {len(found.trials)} trials finished, the first because: {_first_reason(found)}; "
+                f"see {study_dir}/trials.csv and each trial's log.txt"
+            )
+        return study
+
+    def forecast(self, price_per_hour: float | None) -> None:
+        """Print what the study will cost, by a measurement of some seconds; writes nothing."""
+        from raytricks.study.plan import forecast_study
+
+        self._show_header()
+        for line in forecast_study(self, price_per_hour):
+            self.reporter.line(line)
+
+    # -- pieces ----------------------------------------------------------------------------
+
+    def _open_directory(self) -> tuple[Path, float]:
+        from raytricks.training import run_directory
+        from raytricks.tuning import study_directory
+
+        if self.study_dir is None:
+            self.study_dir = study_directory.create_study_directory(self.config, self.plan.facts.name)
+        else:
+            run_directory.require_same_data(self.study_dir, self.plan.catalog)
+            run_directory.write_config(self.study_dir, self.config)
+        facts = {"seed": self.config.seed, "data": run_directory.data_fingerprint(self.plan.catalog)}
+        run_directory.write_run_file(self.study_dir, facts | {"launch": {"resumed": self.is_resumed}})
+        started_at = study_directory.begin(self.study_dir, {"data_name": self.plan.facts.name, **self._sizes})
+        self.reporter.open_log(self.study_dir / run_directory.LOG_FILE)
+        self._show_header()
+        return self.study_dir, started_at
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {
+            "num_train": len(self.selection.train),
+            "num_selection": len(self.selection.evaluation),
+            "num_test": len(self.retraining.evaluation),
+        }
+
+    def _show_header(self) -> None:
+        from raytricks.cluster.tune_driver import rungs
+        from raytricks.report.study_header import study_header_lines
+
+        lines = study_header_lines(
+            self.config,
+            self.selection,
+            len(self.retraining.evaluation),
+            num_trials=self.num_trials,
+            rungs=rungs(self.config),
+            study_dir=self.study_dir,
+        )
+        for line in lines:
+            self.reporter.line(line)
+
+    def _search(self, study_dir: Path, started_at: float, stop) -> None:
+        from raytricks.tuning.study_directory import TRIALS
+
+        budget = self.config.tune.budget_minutes
+        self._run_trials(
+            study_dir / TRIALS,
+            self.config,
+            self.selection,
+            self.points,
+            stop,
+            num_trials=self.num_trials,
+            deadline=None if budget is None else started_at + 60 * budget,
+        )
+
+    def _run_trials(
+        self,
+        trials_dir: Path,
+        base: ExperimentConfig,
+        catalog: Catalog,
+        points: tuple[Point, ...],
+        stop,
+        *,
+        num_trials: int,
+        configs: tuple[ExperimentConfig, ...] | None = None,
+        deadline: float | None = None,
+        name: str = "trial",
+    ) -> None:
+        from raytricks.cluster.tune_driver import run_trials
+        from raytricks.data.prepared import prepare_data
+        from raytricks.report.study_progress import StudyProgress
+        from raytricks.tuning.study_task import StudyTask
+
+        task = StudyTask(
+            base=base,
+            catalog=catalog,
+            data=prepare_data(catalog, base.data),
+            trials_dir=trials_dir.resolve(),
+            points=points,
+            num_trials=num_trials,
+            configs=configs,
+            deadline=deadline,
+        )
+        progress = StudyProgress(self.reporter, base.recipe.epochs, num_trials, name)
+        stop.install()
+        progress.start()
+        try:
+            run_trials(task, use_gpu=self.device_type == "cuda", listener=progress.event, stop_requested=stop)
+        finally:
+            self.reporter.stop()
+
+    def _certify(self, result: StudyResult, started_at: float, stop) -> Certificate | None:
+        from raytricks.study.retraining import certify, plan_retraining
+        from raytricks.tuning.study_directory import RETRAIN
+        from raytricks.tuning.trial_files import read_outcomes
+
+        planned = plan_retraining(self.config, result)
+        if planned is None:
+            return None
+        trials_dir = Path(result.study_dir) / RETRAIN
+        arms = " and ".join(planned.arms)
+        self.reporter.line(f"retrain   {arms} with {len(planned.seeds)} fresh seeds, on all training images")
+        self._run_trials(
+            trials_dir,
+            planned.configs[0],
+            self.retraining,
+            tuple({"arm": arm, "seed": seed} for arm, seed in planned.jobs),
+            stop,
+            num_trials=len(planned.jobs),
+            configs=planned.configs,
+            name="retrain",
+        )
+        outcomes = read_outcomes(trials_dir, started_at)
+        for outcome in outcomes:
+            if outcome.score is None:
+                self.reporter.line(
+                    f"warning   no certificate: retrain {outcome.number} {outcome.status}, {outcome.reason}"
+                )
+                return None
+        return certify(planned, outcomes, result, len(self.retraining.evaluation))
+
+    def _result(self, study_dir: Path, started_at: float, certificate: Certificate | None) -> StudyResult:
+        return read_result(
+            self.config,
+            study_dir,
+            data_name=self.plan.facts.name,
+            started_at=started_at,
+            sizes=self._sizes,
+            certificate=certificate,
+        )
+
+    def _write(self, result: StudyResult) -> Study:
+        has_test = self.plan.catalog.test is not None
+        return write_study(self.config, result, 0.0 if has_test else self.config.data.val_fraction)
+
+    def _say_outcome(self, study: Study, elapsed_s: float) -> None:
+        from raytricks.report.study_header import outcome_lines
+
+        for line in outcome_lines(study.result, elapsed_s):
+            self.reporter.line(line)
+
+
+def _first_reason(result: StudyResult) -> str:
+    return next((trial.reason for trial in result.trials if trial.reason), "no reason is known")

@@ -1,0 +1,38 @@
+"""What a study will cost: its config's speed, measured here for some seconds, times what it is to train."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from raytricks.cluster.tune_driver import rungs, trial_slots
+from raytricks.data.prepared import prepare_data
+from raytricks.tuning.forecast import forecast, forecast_lines
+from raytricks.tuning.space import apply_values, default_values
+from raytricks.tuning.speed import measure_speed
+
+if TYPE_CHECKING:
+    from raytricks.study.launch import StudyLaunch
+
+_MEASURED_S = 15.0
+
+
+def forecast_study(launch: "StudyLaunch", price_per_hour: float | None) -> list[str]:
+    """Measure, and return the lines of the forecast."""
+    config = launch.config
+    torch.set_num_threads(config.hardware.cpus_per_worker or 1)
+    device = torch.device(launch.device_type)
+    default = apply_values(config, default_values(config)).model_copy(update={"workers": 0})
+    speed = measure_speed(default, prepare_data(launch.selection, config.data), device, _MEASURED_S)
+    found = forecast(
+        speed,
+        num_trials=launch.num_trials,
+        slots=min(trial_slots(config, launch.device_type == "cuda"), launch.num_trials),
+        epochs=config.recipe.epochs,
+        rungs=rungs(config),
+        reduction_factor=config.tune.reduction_factor,
+        num_train=len(launch.selection.train),
+        num_evaluation=len(launch.selection.evaluation),
+        num_retrainings=2 * config.tune.retrain_seeds,
+        num_all_train=len(launch.retraining.train),
+    )
+    return forecast_lines(found, speed, price_per_hour, launch.device_type == "cuda")

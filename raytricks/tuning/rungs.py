@@ -1,0 +1,60 @@
+"""After which epochs trials are judged, and how far the warmup keeps that off."""
+
+from math import ceil, floor, log
+
+from raytricks.config import ExperimentConfig
+from raytricks.config.search_space import Choice, Grid
+
+_WARMUP = "tricks.warmup.epochs"
+_FIRST_PART = 9
+"""No judgement before this part of the epochs, unless it is asked for."""
+
+
+def rungs(config: ExperimentConfig) -> tuple[int, ...]:
+    """Return the epochs, counted from 1, after which asha or hyperband judges trials; never the last.
+
+    With other schedulers there are none.
+    """
+    tune, epochs = config.tune, config.recipe.epochs
+    if tune.scheduler == "asha":
+        return tuple(epoch for epoch in _rising(first_rung(config), tune.reduction_factor, epochs) if epoch < epochs)
+    if tune.scheduler == "hyperband":
+        span, offset = judged_span(config), first_rung(config) - 1
+        starts = [int(span * tune.reduction_factor**-bracket) for bracket in range(_num_brackets(config))]
+        judged = {r for start in starts if start for r in _rising(start, tune.reduction_factor, span) if r < span}
+        return tuple(sorted(offset + epoch for epoch in judged))
+    return ()
+
+
+def first_rung(config: ExperimentConfig) -> int:
+    """Return the first epoch that trials may be judged after: past the warmup of every trial."""
+    asked = config.tune.grace_epochs or ceil(config.recipe.epochs / _FIRST_PART)
+    return min(config.recipe.epochs, max(asked, floor(longest_warmup(config)) + 1))
+
+
+def judged_span(config: ExperimentConfig) -> int:
+    """Return how many epochs there are from the first that may be judged to the last."""
+    return config.recipe.epochs - first_rung(config) + 1
+
+
+def longest_warmup(config: ExperimentConfig) -> float:
+    """Return the epochs of the longest warmup that a trial may have."""
+    own = config.tricks.warmup.epochs
+    distribution = config.tune.space.get(_WARMUP)
+    if distribution is None:
+        return own
+    if isinstance(distribution, Choice | Grid):
+        return max(own, *distribution.values)
+    return max(own, distribution.high, *distribution.also)
+
+
+def _rising(start: int, factor: int, end: int) -> list[int]:
+    epochs = [start]
+    while epochs[-1] * factor <= end:
+        epochs.append(epochs[-1] * factor)
+    return epochs
+
+
+def _num_brackets(config: ExperimentConfig) -> int:
+    """Return how many kinds of bracket HyperBand has, as Ray Tune counts them."""
+    return round(log(judged_span(config)) / log(config.tune.reduction_factor)) + 1

@@ -1,0 +1,38 @@
+"""The trials of a study as a task to carry out: plain values that travel to where they are trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raytricks.config import ExperimentConfig
+from raytricks.data.catalog import Catalog
+from raytricks.data.prepared import PreparedData
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyTask:
+    """Trials to train.
+
+    Attributes:
+        base: resolved, with its tune section and absolute paths; trial 0 is as it is.
+        catalog: of the search: its evaluation split is held out of the training images, its test is None.
+        data: of `base`.
+        trials_dir: holds a directory a trial; on storage that all nodes see.
+        points: values of trial 0, 1, ...; with sampler optuna, which draws the others, of trial 0 only.
+        num_trials: how many trials there are.
+        seeds: of each trial's training; None: the base's for all.
+        deadline: unix time after which no trial but the first begins.
+    """
+
+    base: ExperimentConfig
+    catalog: Catalog
+    data: PreparedData
+    trials_dir: Path
+    points: tuple[dict[str, Any], ...]
+    num_trials: int
+    seeds: tuple[int, ...] | None = None
+    deadline: float | None = None
+
+    def seed_of(self, number: int) -> int:
+        """Return the training seed of a trial."""
+        return self.base.seed if self.seeds is None else self.seeds[number]

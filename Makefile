@@ -7,6 +7,7 @@ STAMP := .venv/installed
 
 demo: $(STAMP)
 	$(BIN)/raytricks train configs/digits.yaml
+	$(BIN)/raytricks tune configs/tune_digits.yaml
 
 test: $(STAMP) lint types unit
 

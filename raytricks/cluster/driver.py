@@ -1,21 +1,15 @@
 """Launch the Ray workers of a run, follow their records, pass signals on."""
 
 from collections.abc import Callable
-import os
 from pathlib import Path
-import threading
-import time
-from typing import Any
 
 from raytricks.cluster.session import ray_session, require_resources
-from raytricks.cluster.worker import STOP_FILE, train_worker
-from raytricks.errors import RaytricksError
+from raytricks.cluster.trainer import FitThread, make_trainer, raise_outcome
+from raytricks.cluster.worker import STOP_FILE
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import METRICS_FILE, Record, read_records
 
 _FOLLOW_INTERVAL_S = 0.2
-_COLLECTIVE_TIMEOUT_S = 600
-_RAY_FOLDER = ".ray"
 
 
 def train_on_ray(
@@ -40,12 +34,14 @@ def train_on_ray(
         RaytricksError: what ended the training, with the worker's own message.
     """
     with ray_session() as resources:
+        import ray  # after the session has set its environment
+
         config = job.config
         cpus = config.hardware.cpus_per_worker or cpus_per_worker(resources, config.workers)
         require_resources(resources, num_workers=config.workers, cpus_per_worker=cpus, use_gpu=use_gpu)
         started()
         (job.run_dir / STOP_FILE).unlink(missing_ok=True)
-        fit = _FitThread(_make_trainer(job, use_gpu, cpus))
+        fit = FitThread(make_trainer(job, ray.put(job.data), use_gpu=use_gpu, cpus=cpus).fit)
         follower = _Follower(job.run_dir / METRICS_FILE, listener)
         fit.start()
         is_stopping = False
@@ -58,54 +54,12 @@ def train_on_ray(
             follower.poll()
         follower.poll()
         (job.run_dir / STOP_FILE).unlink(missing_ok=True)
-        _raise_outcome(fit, job.run_dir)
+        raise_outcome(fit, job.run_dir)
 
 
 def cpus_per_worker(resources: dict[str, float], num_workers: int) -> int:
     """Return an even share of the cluster's CPUs, at least one."""
     return max(1, int(resources.get("CPU", 1) // num_workers))
-
-
-def _make_trainer(job: TrainingJob, use_gpu: bool, cpus: int):
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    assignment = {
-        "config": job.config.model_dump_json(),
-        "data": ray.put(job.data),
-        "run_dir": str(job.run_dir.resolve()),
-        "cpus_per_worker": cpus,
-    }
-    per_worker = {"CPU": cpus} | ({"GPU": 1} if use_gpu else {})
-    return TorchTrainer(
-        train_worker,
-        train_loop_config=assignment,
-        scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=use_gpu, resources_per_worker=per_worker),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
-        # A name of its own for each launch: Ray would inherit an older launch's bookkeeping
-        run_config=RunConfig(
-            name=f"launch-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
-            storage_path=str((job.run_dir / _RAY_FOLDER).resolve()),
-            failure_config=FailureConfig(max_failures=job.config.hardware.max_restarts),
-        ),
-    )
-
-
-class _FitThread(threading.Thread):
-    """Runs `trainer.fit()`, so that the main thread keeps the signals and the screen."""
-
-    def __init__(self, trainer: Any) -> None:
-        super().__init__(name="raytricks-fit", daemon=True)
-        self._trainer = trainer
-        self.error: BaseException | None = None
-        self.result: Any = None
-
-    def run(self) -> None:
-        try:
-            self.result = self._trainer.fit().return_value
-        except BaseException as error:  # noqa: BLE001 (handed to the main thread)
-            self.error = error
 
 
 class _Follower:
@@ -127,20 +81,3 @@ class _Follower:
         for record in records[self._seen :]:
             self._listener(record)
         self._seen = len(records)
-
-
-def _raise_outcome(fit: _FitThread, run_dir: Path) -> None:
-    if fit.error is not None:
-        raise RaytricksError(f"{run_dir}: {_describe(fit.error)}") from fit.error
-    if fit.result is not None:
-        error = fit.result["error"]
-        raise error
-
-
-def _describe(error: BaseException) -> str:
-    """Name the rank and the last line of the worker's own traceback."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for rank, failure in sorted(failures.items()):
-        last_line = str(failure).strip().splitlines()[-1]
-        return f"worker {rank} failed: {last_line}"
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -13,7 +13,8 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     """Train this worker's share and report each epoch to Ray.
 
     Args:
-        assignment: config (JSON), data (object reference), run_dir, cpus_per_worker.
+        assignment: config (JSON), data (object reference), run_dir, cpus_per_worker; is_paced: wait after
+            each epoch for the next to be granted.
 
     Returns:
         None, or {"error": ...} for a failure that a restart would only repeat.
@@ -23,6 +24,7 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     from ray.train.torch import get_device
     import torch
 
+    from raytricks.cluster.pace import Pace
     from raytricks.errors import RaytricksError
     from raytricks.training.allocator import keep_freed_memory
     from raytricks.training.loop import TrainingJob, run_epochs
@@ -43,6 +45,15 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     try:
         for record in run_epochs(job, worker, stop_requested=lambda: requested_stop(run_dir)):
             train.report({name: value for name, value in record.items() if name != "kind"})
+            is_last = record["epoch"] == job.config.recipe.epochs
+            if (
+                assignment["is_paced"]
+                and not is_last
+                and not Pace(run_dir).wait_after(
+                    record["epoch"], is_first=worker.is_first, stop_requested=lambda: requested_stop(run_dir)
+                )
+            ):
+                return None
     except RaytricksError as error:
         return {"error": error}
     return None

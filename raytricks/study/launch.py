@@ -13,6 +13,7 @@ from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial
 from raytricks.report.progress import Reporter
 from raytricks.study.results import Study, read_result, write_study
 from raytricks.tuning.outcome import Certificate, StudyResult
+from raytricks.tuning.points import three_knobs
 
 Point = dict[str, Any]
 
@@ -57,10 +58,10 @@ class StudyLaunch:
         from raytricks.tuning.selection import retraining_catalog, selection_catalog
 
         self.plan, self.reporter, self.study_dir = plan, reporter, study_dir
-        self.config = with_absolute_paths(plan.config)
         self.is_resumed = study_dir is not None
+        self.selection = selection_catalog(plan.config, plan.catalog)
+        self.config = with_absolute_paths(_with_a_space(plan.config, len(self.selection.train)))
         self.device_type = device_type_of(self.config)
-        self.selection = selection_catalog(self.config, plan.catalog)
         self.retraining = retraining_catalog(self.config, plan.catalog)
         self.points = draw_points(self.config, len(self.selection.train))
         is_open_ended = self.config.tune.sampler == "optuna"
@@ -73,15 +74,17 @@ class StudyLaunch:
             NoGoodTrial: no trial finished.
             InterruptedRun: a signal; what was found so far is written.
         """
+        from raytricks.cluster.session import ray_session
         from raytricks.training.signals import StopSignals
 
         started_s = time.monotonic()
         study_dir, started_at = self._open_directory()
         try:
-            with StopSignals() as stop:
-                self._search(study_dir, started_at, stop)
+            with StopSignals() as stop, ray_session() as resources:
+                stop.install()  # after Ray, which takes SIGTERM over
+                self._search(study_dir, started_at, resources, stop)
                 found = self._result(study_dir, started_at, None)
-                certificate = self._certify(found, started_at, stop)
+                certificate = self._certify(found, started_at, resources, stop)
         except InterruptedRun as stopped:
             self._write(self._result(study_dir, started_at, None))
             go_on = f"`raytricks tune --resume {shlex.quote(str(study_dir))}`"
@@ -130,8 +133,8 @@ class StudyLaunch:
         }
 
     def _show_header(self) -> None:
-        from raytricks.cluster.tune_driver import rungs
         from raytricks.report.study_header import study_header_lines
+        from raytricks.tuning.rungs import rungs
 
         lines = study_header_lines(
             self.config,
@@ -144,7 +147,7 @@ class StudyLaunch:
         for line in lines:
             self.reporter.line(line)
 
-    def _search(self, study_dir: Path, started_at: float, stop) -> None:
+    def _search(self, study_dir: Path, started_at: float, resources, stop) -> None:
         from raytricks.tuning.study_directory import TRIALS
 
         budget = self.config.tune.budget_minutes
@@ -153,6 +156,7 @@ class StudyLaunch:
             self.config,
             self.selection,
             self.points,
+            resources,
             stop,
             num_trials=self.num_trials,
             deadline=None if budget is None else started_at + 60 * budget,
@@ -164,6 +168,7 @@ class StudyLaunch:
         base: ExperimentConfig,
         catalog: Catalog,
         points: tuple[Point, ...],
+        resources: dict[str, float],
         stop,
         *,
         num_trials: int,
@@ -175,6 +180,7 @@ class StudyLaunch:
         from raytricks.data.prepared import prepare_data
         from raytricks.report.study_progress import StudyProgress
         from raytricks.tuning.study_task import StudyTask
+        from raytricks.tuning.trial_files import read_state, trial_directory
 
         task = StudyTask(
             base=base,
@@ -186,15 +192,27 @@ class StudyLaunch:
             configs=configs,
             deadline=deadline,
         )
-        progress = StudyProgress(self.reporter, base.recipe.epochs, num_trials, name)
-        stop.install()
+
+        def facts_of(number: int) -> tuple[Point, str | None]:
+            state = read_state(trial_directory(task.trials_dir, number))
+            return ({}, None) if state is None else (state.values, state.reason)
+
+        progress = StudyProgress(
+            self.reporter, epochs=base.recipe.epochs, num_trials=num_trials, facts_of=facts_of, name=name
+        )
         progress.start()
         try:
-            run_trials(task, use_gpu=self.device_type == "cuda", listener=progress.event, stop_requested=stop)
+            run_trials(
+                task,
+                resources=resources,
+                use_gpu=self.device_type == "cuda",
+                listener=progress.listen,
+                stop_requested=stop,
+            )
         finally:
             self.reporter.stop()
 
-    def _certify(self, result: StudyResult, started_at: float, stop) -> Certificate | None:
+    def _certify(self, result: StudyResult, started_at: float, resources, stop) -> Certificate | None:
         from raytricks.study.retraining import certify, plan_retraining
         from raytricks.tuning.study_directory import RETRAIN
         from raytricks.tuning.trial_files import read_outcomes
@@ -204,12 +222,14 @@ class StudyLaunch:
             return None
         trials_dir = Path(result.study_dir) / RETRAIN
         arms = " and ".join(planned.arms)
-        self.reporter.line(f"retrain   {arms} with {len(planned.seeds)} fresh seeds, on all training images")
+        seeds = ", ".join(map(str, planned.seeds))
+        self.reporter.line(f"retrain   {arms} with fresh seeds ({seeds}), on all training images")
         self._run_trials(
             trials_dir,
             planned.configs[0],
             self.retraining,
             tuple({"arm": arm, "seed": seed} for arm, seed in planned.jobs),
+            resources,
             stop,
             num_trials=len(planned.jobs),
             configs=planned.configs,
@@ -243,6 +263,19 @@ class StudyLaunch:
 
         for line in outcome_lines(study.result, elapsed_s):
             self.reporter.line(line)
+
+
+def _with_a_space(config: ExperimentConfig, num_train_images: int) -> ExperimentConfig:
+    """Search the three knobs where the config names nothing to search."""
+    tune = config.tune
+    if tune.space:
+        return config
+    if tune.sampler == "grid":
+        raise ConfigError(
+            "tune.space is empty and tune.sampler is grid: nothing to list; name keys and their values, such as "
+            "tune.space.tricks.mixup.alpha=[0,0.2]"
+        )
+    return config.model_copy(update={"tune": tune.model_copy(update={"space": three_knobs(config, num_train_images)})})
 
 
 def _first_reason(result: StudyResult) -> str:

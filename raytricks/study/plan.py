@@ -1,12 +1,15 @@
 """What a study will cost: its config's speed, measured here for some seconds, times what it is to train."""
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
 
-from raytricks.cluster.tune_driver import rungs, trial_slots
+from raytricks.cluster.session import ray_session
+from raytricks.cluster.tune_driver import trial_slots
 from raytricks.data.prepared import prepare_data
 from raytricks.tuning.forecast import forecast, forecast_lines
+from raytricks.tuning.rungs import rungs
 from raytricks.tuning.space import apply_values, default_values
 from raytricks.tuning.speed import measure_speed
 
@@ -26,7 +29,7 @@ def forecast_study(launch: "StudyLaunch", price_per_hour: float | None) -> list[
     found = forecast(
         speed,
         num_trials=launch.num_trials,
-        slots=min(trial_slots(config, launch.device_type == "cuda"), launch.num_trials),
+        slots=min(_slots(launch), launch.num_trials),
         epochs=config.recipe.epochs,
         rungs=rungs(config),
         reduction_factor=config.tune.reduction_factor,
@@ -36,3 +39,13 @@ def forecast_study(launch: "StudyLaunch", price_per_hour: float | None) -> list[
         num_all_train=len(launch.retraining.train),
     )
     return forecast_lines(found, speed, price_per_hour, launch.device_type == "cuda")
+
+
+def _slots(launch: "StudyLaunch") -> int:
+    """Return the trials at a time: of the cluster of RAY_ADDRESS, else of this machine, without starting Ray."""
+    uses_gpu = launch.device_type == "cuda"
+    if "RAY_ADDRESS" in os.environ:
+        with ray_session() as resources:
+            return trial_slots(launch.config, resources, use_gpu=uses_gpu)
+    resources = {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+    return trial_slots(launch.config, resources, use_gpu=uses_gpu)

@@ -57,8 +57,8 @@ def read_result(
         started_at: unix seconds.
         sizes: num_selection and num_test, images.
     """
-    from raytricks.cluster.tune_driver import rungs
     from raytricks.tuning.analysis import best_trial, knob_importance, rung_correlation
+    from raytricks.tuning.rungs import rungs
     from raytricks.tuning.space import searched_keys
     from raytricks.tuning.study_directory import TRIALS
     from raytricks.tuning.trial_files import read_outcomes

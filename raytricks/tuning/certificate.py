@@ -38,6 +38,8 @@ def certificate_lines(certificate: Certificate) -> list[str]:
 
     Everything is in percent or percentage points of top-1.
     """
+    if certificate.winner.name == "default":  # nothing to compare it with
+        return [_arm_line(certificate.default), f"{'verdict':9} {certificate.verdict}"]
     gap = f"{points_text(certificate.difference)} points{interval_text(certificate)}"
     lines = [
         _arm_line(certificate.default),

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from raytricks.config.schema import ExperimentConfig
+from raytricks.config.search_space import Choice, Distribution, LogUniform, Uniform
 from raytricks.errors import ConfigError
 from raytricks.recipe.recipe import make_recipe
 from raytricks.tuning.space import apply_values, default_values, grid_values, sample_values
@@ -22,13 +23,8 @@ def draw_points(config: ExperimentConfig, num_train_images: int) -> tuple[dict[s
         num_train_images: that trials train on.
 
     Raises:
-        ConfigError: nothing to search, too large a grid, or a value that no trial could be run with.
+        ConfigError: too large a grid, or a value that no trial could be run with.
     """
-    if not config.tune.space:
-        raise ConfigError(
-            "tune.space is empty: nothing to search; name keys and their values, such as "
-            "tune.space.tricks.mixup.alpha=[0,0.2] (see configs/tune_digits.yaml)"
-        )
     default = default_values(config)
     _require_batches_fit(config, num_train_images)
     if config.tune.sampler == "optuna":
@@ -45,6 +41,21 @@ def draw_points(config: ExperimentConfig, num_train_images: int) -> tuple[dict[s
         return (default, *others)
     rng = np.random.default_rng((config.seed, _DRAW_STREAM))
     return (default, *(_draw(config, rng) for _ in range(config.tune.num_trials - 1)))
+
+
+def three_knobs(config: ExperimentConfig, num_train_images: int) -> dict[str, Distribution]:
+    """Return what is searched where a config names nothing: label smoothing, mixup, and the batch with its lr.
+
+    The lr is that at a batch of 256, which the recipe scales: a multiplier, not the lr itself.
+    """
+    batch, base_lr = config.recipe.global_batch_size, config.recipe.base_lr
+    batches = (max(2, batch // 2), batch, min(2 * batch, max(batch, num_train_images)))
+    return {
+        "tricks.label_smoothing.epsilon": Uniform(low=0.02, high=0.3, also=(0.0,)),
+        "tricks.mixup.alpha": LogUniform(low=0.05, high=1.0, also=(0.0,)),
+        "recipe.global_batch_size": Choice(values=tuple(dict.fromkeys(batches))),
+        "recipe.base_lr": LogUniform(low=base_lr / 3, high=base_lr * 3),
+    }
 
 
 def _draw(config: ExperimentConfig, rng: np.random.Generator) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class StudyTask:
         trials_dir: holds a directory a trial; on storage that all nodes see.
         points: values of trial 0, 1, ...; with sampler optuna, which draws the others, of trial 0 only.
         num_trials: how many trials there are.
-        seeds: of each trial's training; None: the base's for all.
+        configs: the whole config of each trial, with its seed; what `points` says is then only noted. None: the
+            base with the trial's point.
         deadline: unix time after which no trial but the first begins.
     """
 
@@ -30,9 +31,9 @@ class StudyTask:
     trials_dir: Path
     points: tuple[dict[str, Any], ...]
     num_trials: int
-    seeds: tuple[int, ...] | None = None
+    configs: tuple[ExperimentConfig, ...] | None = None
     deadline: float | None = None
 
     def seed_of(self, number: int) -> int:
         """Return the training seed of a trial."""
-        return self.base.seed if self.seeds is None else self.seeds[number]
+        return self.base.seed if self.configs is None else self.configs[number].seed

@@ -58,6 +58,8 @@ def test_readme_command_works(command: str, folder: Path):
     arguments = [str(Path(sys.executable).with_name("raytricks")), *shlex.split(command)[1:]]
     if command.startswith("raytricks train photos/"):  # 60 epochs by default: the README's command, shortened
         arguments += ["recipe.epochs=2", "tricks.warmup.epochs=1"]
+    if command.startswith("raytricks tune photos/"):
+        arguments += ["recipe.epochs=2", "tricks.warmup.epochs=0", "tune.num_trials=3", "tune.retrain_seeds=1"]
     done = run(arguments, folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -76,7 +78,7 @@ def test_readme_python_example_works(folder: Path):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_make_demo_reaches_its_accuracy_on_two_ray_workers(folder: Path):
-    demo = rule_of("demo")[-1]
+    demo = rule_of("demo")[-2]
     assert demo.endswith("raytricks train configs/digits.yaml")
     done = run([str(Path(sys.executable).with_name("raytricks")), *demo.split()[1:]], folder)
     assert done.returncode == 0, done.stderr
@@ -85,6 +87,22 @@ def test_make_demo_reaches_its_accuracy_on_two_ray_workers(folder: Path):
     assert "2 Ray workers" in done.stdout
     assert "\x1b" not in done.stdout
     assert not done.stderr.strip(), "Ray's chatter reached the user"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_make_demo_tunes_and_leaves_a_config_that_trains(folder: Path):
+    demo = rule_of("demo")[-1]
+    assert demo.endswith("raytricks tune configs/tune_digits.yaml")
+    raytricks = str(Path(sys.executable).with_name("raytricks"))
+    done = run([raytricks, *demo.split()[1:], "name=study"], folder)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^verdict ", done.stdout, re.MULTILINE)
+    assert "\x1b" not in done.stdout and not done.stderr.strip(), "Ray's chatter reached the user"
+    study = folder / "runs" / "study"
+    trials = (study / "trials.csv").read_text().splitlines()
+    assert len(trials) == 1 + 8 and (study / "report.html").stat().st_size > 10**6
+    assert run([raytricks, "train", str(study / "best.yaml"), "--dry-run"], folder).returncode == 0
 
 
 def test_readme_make_targets_exist():

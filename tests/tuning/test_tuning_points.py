@@ -14,7 +14,7 @@ from raytricks.errors import ConfigError, DataError
 from raytricks.recipe.facts import facts_of
 from raytricks.recipe.resolve import resolve_config
 from raytricks.tuning.forecast import expected_epochs, forecast, forecast_lines
-from raytricks.tuning.points import draw_points
+from raytricks.tuning.points import draw_points, three_knobs
 from raytricks.tuning.selection import retraining_catalog, selection_catalog
 from raytricks.tuning.speed import Speed, measure_speed
 from raytricks.tuning.study_directory import begin, create_study_directory, is_study, open_study, write_best
@@ -55,7 +55,6 @@ def test_points_for_optuna_are_the_default_alone():
 @pytest.mark.parametrize(
     ("space", "settings", "images", "error", "line"),
     [
-        ({}, {}, 1000, ConfigError, "tune.space is empty: nothing to search"),
         (SPACE, {}, 40, DataError, "recipe.global_batch_size is 64, the data has 40 training images"),
         (
             {"tricks.mixup.alpha": [i / 10 for i in range(20)], "tricks.ema.decay": [i / 20 for i in range(11)]},
@@ -76,6 +75,16 @@ def test_points_whose_values_do_not_suit_each_other_are_drawn_again():
     points = draw_points(config_of(space, tune__num_trials=40, optimizer__nesterov=False), 1000)
     pairs = {tuple(point.values()) for point in points}
     assert len(points) == 40 and pairs == {(0.0, False), (0.9, False), (0.9, True)}  # nesterov needs momentum
+
+
+def test_three_knobs_are_searched_around_the_config_itself():
+    config = config_of({}, recipe__base_lr=0.3)
+    space = three_knobs(config, 1000)
+    written = {f"tune.space.{key}": distribution.model_dump() for key, distribution in space.items()}
+    assert load_config(None, DIGITS | written).config.tune.space == space  # what loading would accept
+    assert space["recipe.global_batch_size"].values == (16, 32, 64)
+    assert three_knobs(config, 50)["recipe.global_batch_size"].values == (16, 32, 50)  # none that leaves no step
+    assert (space["recipe.base_lr"].low, space["recipe.base_lr"].high) == pytest.approx((0.1, 0.9))
 
 
 def test_selection_images_are_held_out_of_train_and_the_test_images_stay_untouched():

@@ -6,6 +6,7 @@ hardware"; `raytricks.recipe` resolves it, prints it and saves it. Nothing here 
 torch or ray, so a config error costs no start-up time.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +17,9 @@ from raytricks.config.tuning import TuneConfig
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SMALL_RESNETS = ("resnet8", "resnet14", "resnet20")
 OWN_MODELS = SMALL_RESNETS + RESNETS
+
+_CREDENTIALS = re.compile(r"^(?!sqlite|file:)[^:]+:.*@|[?&](user|password|passwd|token|secret|\w*key)=", re.IGNORECASE)
+"""In a URI: user:password@, or a query that logs in."""
 
 Side = Annotated[int, Field(ge=4, le=1024)]
 Part = Annotated[float, Field(ge=0, le=1)]
@@ -35,6 +39,8 @@ class DataConfig(Section):
     """Part of the training images held out (stratified, seeded) for evaluation. None: 0.2 when
     the data has no evaluation split of its own, else 0. When held out although a test split
     exists, that split is scored once, after the last epoch."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Seed of which images are held out. None: the run's seed, so runs of other seeds hold out others."""
     image_size: Side | None = None
     """Side of the square model input, pixels. None: the native side when all images are equal
     squares of at most 64, else 64 or 224 by the median size."""
@@ -320,12 +326,22 @@ class HardwareConfig(Section):
     """Autocast type; weights stay fp32. auto: bf16 or fp16 on a GPU, the faster of bf16 and fp32
     on a CPU."""
     channels_last: bool = True
-    images_per_device: PositiveInt | None = None
-    """Largest micro-batch; more images per worker are accumulated. None: no limit."""
+    images_per_device: PositiveInt | Literal["auto"] | None = "auto"
+    """Largest micro-batch; more images per worker are accumulated. auto: no limit at first, halved
+    each time the device is out of memory. None: no limit. Batch norm (not group) takes its
+    statistics from a micro-batch, so its results depend on the size, those of model.norm=group do not."""
     cpus_per_worker: PositiveInt | None = None
     """Threads of a worker. None: the machine's cores shared evenly."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """How often a run of several workers may lose one and go on from its newest checkpoint."""
+
+    @field_validator("images_per_device", mode="before")
+    @classmethod
+    def _number_auto_or_none(cls, value: object) -> object:  # one line, where pydantic has one for each type
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not is_number and value is not None and value != "auto":
+            raise ValueError("must be a whole number >= 1, auto or null")
+        return value
 
 
 class CheckpointConfig(Section):
@@ -348,6 +364,20 @@ class LoggingConfig(Section):
     """Also measure the gradient noise scale every N steps (one more backward pass each), which says
     up to which batch linear scaling is safe. None: not measured."""
     tensorboard: bool = True
+    mlflow: str | None = None
+    """Tracking URI, such as http://host:5000, sqlite:////data/mlflow.db or file:/data/mlruns, without
+    credentials. None: off."""
+    wandb: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
+    """Project in Weights & Biases. None: off. WANDB_MODE and WANDB_API_KEY are wandb's own."""
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> "LoggingConfig":
+        if self.mlflow is not None and _CREDENTIALS.search(self.mlflow):  # the message must not repeat it
+            raise ValueError(
+                "mlflow must be a tracking URI without credentials, which would be saved with the run; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or what else the store reads"
+            )
+        return self
 
 
 class Change(Section):

@@ -30,12 +30,12 @@ def find_data(config: DataConfig, seed: int) -> Catalog:
     """Scan the data and decide what is trained on and what is evaluated.
 
     Args:
-        seed: draws the held-out part, where one is held out.
+        seed: draws the held-out part, where one is held out and data.split_seed does not.
 
     Raises:
         DataError: nothing there, or unusable.
     """
-    return _catalog(config, seed, find_splits(config))
+    return _catalog(config, seed if config.split_seed is None else config.split_seed, find_splits(config))
 
 
 def find_splits(config: DataConfig) -> FoundSplits:

@@ -63,6 +63,7 @@ class StudyLaunch:
         self.config = with_absolute_paths(_with_a_space(plan.config, len(self.selection.train)))
         self.device_type = device_type_of(self.config)
         self.retraining = retraining_catalog(self.config, plan.catalog)
+        self.final = _for_all_training_images(self.config, has_test=plan.catalog.test is not None)
         self.points = draw_points(self.config, len(self.selection.train))
         is_open_ended = self.config.tune.sampler == "optuna"
         self.num_trials = self.config.tune.num_trials if is_open_ended else len(self.points)
@@ -217,7 +218,7 @@ class StudyLaunch:
         from raytricks.tuning.study_directory import RETRAIN
         from raytricks.tuning.trial_files import read_outcomes
 
-        planned = plan_retraining(self.config, result)
+        planned = plan_retraining(self.final, result)
         if planned is None:
             return None
         trials_dir = Path(result.study_dir) / RETRAIN
@@ -255,14 +256,23 @@ class StudyLaunch:
         )
 
     def _write(self, result: StudyResult) -> Study:
-        has_test = self.plan.catalog.test is not None
-        return write_study(self.config, result, 0.0 if has_test else self.config.data.val_fraction)
+        return write_study(self.final, result)
 
     def _say_outcome(self, study: Study, elapsed_s: float) -> None:
         from raytricks.report.study_header import outcome_lines
 
         for line in outcome_lines(study.result, elapsed_s):
             self.reporter.line(line)
+
+
+def _for_all_training_images(config: ExperimentConfig, *, has_test: bool) -> ExperimentConfig:
+    """Return the config with the data section of a run that holds only test images out: the same ones for any seed."""
+    data = config.data
+    split = {
+        "val_fraction": 0.0 if has_test else data.val_fraction,
+        "split_seed": config.seed if data.split_seed is None else data.split_seed,
+    }
+    return config.model_copy(update={"data": data.model_copy(update=split)})
 
 
 def _with_a_space(config: ExperimentConfig, num_train_images: int) -> ExperimentConfig:

@@ -102,12 +102,22 @@ def trial_config(study_dir: Path, number: int) -> ExperimentConfig:
     return load_config(trial_directory(study_dir / TRIALS, number) / "config.yaml").config
 
 
-def write_study(config: ExperimentConfig, result: StudyResult, val_fraction: float | None) -> Study:
+def retrainable(final: ExperimentConfig, trial: ExperimentConfig) -> ExperimentConfig:
+    """Return the config of a trial as `raytricks train` repeats it, on all training images.
+
+    Args:
+        final: of the study, with the data section that such a run has.
+    """
+    split = {"val_fraction": final.data.val_fraction, "split_seed": final.data.split_seed}
+    own = {"name": None, "hardware": final.hardware, "output_dir": final.output_dir, "seed": final.seed}
+    return trial.model_copy(update={"data": trial.data.model_copy(update=split), **own})
+
+
+def write_study(final: ExperimentConfig, result: StudyResult) -> Study:
     """Write the files of a study that are for people; they are made anew each time.
 
     Args:
-        config: of the study.
-        val_fraction: data.val_fraction with which the winner trains on all training images.
+        final: as of `retrainable`.
     """
     from raytricks.report.study_page import write_study_page
     from raytricks.report.study_tables import write_results_parquet, write_trials_csv
@@ -119,10 +129,7 @@ def write_study(config: ExperimentConfig, result: StudyResult, val_fraction: flo
     write_study_page(result, study_dir / files.PAGE_FILE)
     if result.best is None:
         return Study(result, None)
-    found = trial_config(study_dir, result.best)
-    data = found.data.model_copy(update={"val_fraction": val_fraction})
-    own = {"name": None, "hardware": config.hardware, "output_dir": config.output_dir, "seed": config.seed}
-    best = found.model_copy(update={"data": data, **own})
+    best = retrainable(final, trial_config(study_dir, result.best))
     files.write_best(study_dir, best, _comments(result))
     return Study(result, best)
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from raytricks.config import ExperimentConfig
-from raytricks.study.results import trial_config
+from raytricks.study.results import retrainable, trial_config
 from raytricks.training.checkpoint import write_atomically
 from raytricks.tuning.certificate import make_certificate
 from raytricks.tuning.outcome import Arm, Certificate, StudyResult, TrialOutcome
@@ -27,16 +27,20 @@ class Retraining:
     configs: tuple[ExperimentConfig, ...]
 
 
-def plan_retraining(config: ExperimentConfig, result: StudyResult) -> Retraining | None:
-    """Return what is to be trained again; None when nothing was found or no seeds are wanted."""
-    num_seeds = config.tune.retrain_seeds
+def plan_retraining(final: ExperimentConfig, result: StudyResult) -> Retraining | None:
+    """Return what is to be trained again; None when nothing was found or no seeds are wanted.
+
+    Args:
+        final: as of `retrainable`.
+    """
+    num_seeds = final.tune.retrain_seeds
     if result.best is None or num_seeds == 0:
         return None
     arms = {"default": 0} if result.best == 0 else {"default": 0, "winner": result.best}
-    seeds = tuple(config.seed + 1 + number for number in range(num_seeds))
+    seeds = tuple(final.seed + 1 + number for number in range(num_seeds))
     jobs = tuple((arm, seed) for seed in seeds for arm in arms)
     study_dir = Path(result.study_dir)
-    configs = tuple(_config(trial_config(study_dir, arms[arm]), seed) for arm, seed in jobs)
+    configs = tuple(_config(retrainable(final, trial_config(study_dir, arms[arm])), seed) for arm, seed in jobs)
     return Retraining(arms, seeds, jobs, configs)
 
 

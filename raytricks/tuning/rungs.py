@@ -5,6 +5,8 @@ from math import ceil, floor, log
 from raytricks.config import ExperimentConfig
 from raytricks.config.search_space import Choice, Grid
 
+TAKING_TURNS = ("hyperband", "pbt")
+"""Schedulers that compare trials while all of them wait or train."""
 _WARMUP = "tricks.warmup.epochs"
 _FIRST_PART = 9
 """No judgement before this part of the epochs, unless it is asked for."""
@@ -43,9 +45,8 @@ def longest_warmup(config: ExperimentConfig) -> float:
     distribution = config.tune.space.get(_WARMUP)
     if distribution is None:
         return own
-    if isinstance(distribution, Choice | Grid):
-        return max(own, *distribution.values)
-    return max(own, distribution.high, *distribution.also)
+    listed = distribution.values if isinstance(distribution, Choice | Grid) else (distribution.high, *distribution.also)
+    return max(own, *(value for value in listed if isinstance(value, int | float)))
 
 
 def _rising(start: int, factor: int, end: int) -> list[int]:

@@ -19,7 +19,8 @@ def selection_catalog(config: ExperimentConfig, catalog: Catalog) -> Catalog:
     """
     if catalog.test is not None:
         return replace(catalog, test=None)
-    train, held_out = hold_out(catalog.train, config.tune.val_fraction, config.seed, catalog.class_names)
+    seed = config.seed if config.data.split_seed is None else config.data.split_seed
+    train, held_out = hold_out(catalog.train, config.tune.val_fraction, seed, catalog.class_names)
     return replace(catalog, train=train, evaluation=held_out, test=None)
 
 

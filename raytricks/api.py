@@ -198,12 +198,14 @@ class _Launch:
         from raytricks.recipe.execution import plan_execution
         from raytricks.recipe.resolution import input_sides
         from raytricks.training.teacher import check_teacher
+        from raytricks.training.trackers import require_trackers
 
         self.plan, self.reporter, self.run_dir = plan, reporter, run_dir
         self.is_resumed = run_dir is not None
         config, data = plan.config, plan.config.data
         assert data.channels is not None and data.image_size is not None
         require_decoder(data.decoder)
+        require_trackers(config.logging)
         check_start(config.model)
         distillation = config.tricks.distillation
         if distillation.teacher is not None:

@@ -33,12 +33,27 @@ def make_scheduler(task: StudyTask) -> TrialScheduler:
             reduction_factor=config.tune.reduction_factor,
         )
     if config.tune.scheduler == "hyperband":
-        return HyperBandScheduler(
-            time_attr=JUDGED_TIME, max_t=judged_span(config), reduction_factor=config.tune.reduction_factor
+        return SteadyHyperBand(
+            time_attr=JUDGED_TIME,
+            max_t=judged_span(config),
+            reduction_factor=config.tune.reduction_factor,
+            # else the last ones of a bracket end at the rung below max_t where it is no power of the factor
+            stop_last_trials=False,
         )
     if config.tune.scheduler == "pbt":
         return PopulationOfFiles(task)
     return FIFOScheduler()
+
+
+class SteadyHyperBand(HyperBandScheduler):
+    """HyperBand that goes on when a trial fails after its bracket's first rung."""
+
+    def _process_bracket(self, tune_controller: Any, bracket: Any) -> str:
+        try:
+            return super()._process_bracket(tune_controller, bracket)
+        finally:
+            # Ray 2.60 leaves it set, and then nobody wakes the trials that wait for one that has failed
+            bracket.is_being_processed = False
 
 
 class PopulationOfFiles(PopulationBasedTraining):

@@ -1,5 +1,6 @@
 """How some workers and devices carry a recipe out, without changing it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raytricks.config.schema import ExperimentConfig
@@ -27,8 +28,20 @@ class Execution:
     precision: Precision
 
 
-def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: DeviceType) -> Execution:
+def fixed_limit(config: ExperimentConfig) -> int | None:
+    """Return the largest micro-batch that a config fixes; None where it has no limit, or finds it as it goes."""
+    limit = config.hardware.images_per_device
+    return None if limit == "auto" else limit
+
+
+def plan_execution(
+    config: ExperimentConfig, *, num_workers: int, device_type: DeviceType, fitting_images: int | None = None
+) -> Execution:
     """Derive each worker's share of the global batch; run inside the worker, which knows the truth.
+
+    Args:
+        fitting_images: takes the place of the config's limit. It is raised to what batch norm needs
+            at least: 5 images are cut into 2 and 3, however few fit.
 
     Raises:
         ConfigError: more workers than images in a batch, batch norm on single images, or a trick
@@ -40,7 +53,11 @@ def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: D
             f"workers: {num_workers} workers cannot share a global batch of {batch}; use at most {batch} workers"
         )
     shares = [even_share(batch, rank, num_workers) for rank in range(num_workers)]
-    pieces = [micro_batches(start, stop, config.hardware.images_per_device) for start, stop in shares]
+    limit = fixed_limit(config)
+    if fitting_images is not None:
+        fewest = 2 if config.model.norm == "batch" else 1
+        limit = _usable_limit([stop - start for start, stop in shares], fitting_images, fewest)
+    pieces = [micro_batches(start, stop, limit) for start, stop in shares]
     sizes = [b - a for share in pieces for a, b in share]
     if config.model.norm == "batch" and min(sizes) < 2:
         raise ConfigError(
@@ -66,3 +83,11 @@ def plan_execution(config: ExperimentConfig, *, num_workers: int, device_type: D
         accumulation_steps=max(len(share) for share in pieces),
         precision=resolve_precision(config.hardware.precision, device_type),
     )
+
+
+def _usable_limit(shares: Sequence[int], fitting_images: int, fewest: int) -> int:
+    """Return the least limit from `fitting_images` on with which no piece of a share has less than `fewest`."""
+    for limit in range(fitting_images, max(shares)):
+        if all(share // -(-share // limit) >= fewest for share in shares):
+            return limit
+    return max(shares)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raytricks.config.schema import ExperimentConfig
-from raytricks.config.search_space import Choice, Distribution, Grid
+from raytricks.config.search_space import Choice, Distribution, Grid, QUniform
 from raytricks.data.catalog import Catalog
 from raytricks.report.progress import duration
 from raytricks.tuning.analysis import value_text
@@ -74,7 +74,7 @@ def outcome_lines(result: StudyResult, elapsed_s: float) -> list[str]:
 def _range_text(distribution: Distribution) -> str:
     if isinstance(distribution, Choice | Grid):
         return ", ".join(value_text(value) for value in distribution.values)
-    step = f" in steps of {value_text(distribution.q)}" if hasattr(distribution, "q") else ""
+    step = f" in steps of {value_text(distribution.q)}" if isinstance(distribution, QUniform) else ""
     scale = " (log)" if distribution.kind == "loguniform" else ""
     also = "".join(f", or {value_text(value)}" for value in distribution.also)
     return f"{value_text(distribution.low)} to {value_text(distribution.high)}{step}{scale}{also}"

@@ -33,7 +33,7 @@ def open_launch(
     if more:
         if not isinstance(overrides, Mapping) and overrides:
             raise ConfigError("overrides must be a mapping when space or num_trials is given, got a list of texts")
-        overrides = dict(overrides or {}) | more
+        overrides = {**overrides, **more} if isinstance(overrides, Mapping) else more
     if resume is None:
         return StudyLaunch(plan_run(target, overrides), reporter, None)
     from raytricks.tuning.study_directory import open_study
@@ -54,9 +54,11 @@ class StudyLaunch:
 
     def __init__(self, plan: Plan, reporter: Reporter, study_dir: Path | None) -> None:
         from raytricks.training.run_directory import with_absolute_paths
+        from raytricks.training.trackers import require_trackers
         from raytricks.tuning.points import draw_points
         from raytricks.tuning.selection import retraining_catalog, selection_catalog
 
+        require_trackers(plan.config.logging)
         self.plan, self.reporter, self.study_dir = plan, reporter, study_dir
         self.is_resumed = study_dir is not None
         self.selection = selection_catalog(plan.config, plan.catalog)

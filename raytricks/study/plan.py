@@ -47,5 +47,5 @@ def _slots(launch: "StudyLaunch") -> int:
     if "RAY_ADDRESS" in os.environ:
         with ray_session() as resources:
             return trial_slots(launch.config, resources, use_gpu=uses_gpu)
-    resources = {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+    resources = {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(torch.cuda.device_count())}
     return trial_slots(launch.config, resources, use_gpu=uses_gpu)

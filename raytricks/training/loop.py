@@ -4,7 +4,7 @@
     for each epoch:
         change the settings, where the config says so
         for each step of the epoch's order (from the restored one on):
-            micro-batches -> gradient -> check it -> update
+            micro-batches -> gradient (again with fewer images at once, when out of memory) -> check it -> update
             now and then: fetch the step log, write it, save a checkpoint, obey a stop request
         average batch-norm statistics -> evaluate -> write the epoch -> save -> yield
 
@@ -26,6 +26,7 @@ from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError
 from raytricks.training.distillation import make_teaching
 from raytricks.training.evaluation import evaluate
+from raytricks.training.micro_batch import FittingImages, Rewind, free_memory, is_out_of_memory
 from raytricks.training.optimizer import change_settings
 from raytricks.training.records import Record
 from raytricks.training.run_files import RunFiles
@@ -71,10 +72,16 @@ def run_epochs(
         NonFiniteError: loss or gradient is NaN or infinite.
         InterruptedRun: a stop was requested; the state was saved.
         CheckpointError: checkpoints exist but none is valid, or one cannot be written.
+        RaytricksError: out of memory, and no fewer images at once are possible or allowed.
+        torch.OutOfMemoryError: so is one of several workers; begun again, all take fewer images at once.
     """
     run = _Run(job, worker, stop_requested, listener)
     try:
         yield from run.epochs()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise run.fitting.ending(run.segment.config, run.execution.micro_batch_size) from error
     finally:
         run.close()
 
@@ -85,7 +92,8 @@ class _Run:
     def __init__(self, job: TrainingJob, worker: Worker, stop_requested, listener) -> None:
         config = job.config
         self.job, self.config, self.worker = job, config, worker
-        self.segments = share_segments(config, job.data, worker)
+        self.fitting = FittingImages(job.run_dir, config, worker)
+        self.segments = share_segments(config, job.data, worker, self.fitting.training)
         first = self.segments[0]
         self.files = RunFiles(job.run_dir, config, worker)
         self.state = build_state(
@@ -103,6 +111,10 @@ class _Run:
         self._stop_requested = stop_requested
         self.files.restore(self.state)
         self.files.open_records(self.state.step, listener)
+        found = self.fitting.found_before()
+        if found is not None:
+            self.files.write("note", step=self.state.step, epoch=0, text=found)
+        self.rewind = Rewind(self.state.model) if self.fitting.redoes_steps else None
         self._begin_segment(segment_at(self.segments, self.state.step))
 
     def epochs(self) -> Iterator[Record]:
@@ -134,26 +146,60 @@ class _Run:
     # -- one epoch ------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int) -> None:
-        first_step = self.state.step - self.recipe.steps_before(epoch)
         if self.teaching is not None:
             note = self.teaching.open_epoch(epoch)
             if note is not None:
                 self._write("note", epoch, text=note)
         self.state.trained.train()
         self._mark_s = time.perf_counter()
-        is_first_of_step = True
-        for batch in self._waited_for(self.segment.batches.epoch(epoch, first_step)):
-            if is_first_of_step:
-                self.stepper.begin()
-            self.stepper.accumulate(batch)
-            is_first_of_step = batch.is_last_of_step
-            if batch.is_last_of_step:
-                norm = self.stepper.gradient_norm()
-                if self.worker.device.type == "cpu":
-                    self._require_finite(float(norm), self.state.step + 1)
-                self.log.add(self.stepper.update(norm))
-                self._between_steps(epoch)
+        for _ in self._gradients(epoch):
+            norm = self.stepper.gradient_norm()
+            if self.worker.device.type == "cpu":
+                self._require_finite(float(norm), self.state.step + 1)
+            self.log.add(self.stepper.update(norm))
+            self._between_steps(epoch)
         self._flush(epoch)
+
+    def _gradients(self, epoch: int) -> Iterator[None]:
+        """Yield once for each step left of an epoch, when its gradient is there."""
+        while True:
+            first_step = self.state.step - self.recipe.steps_before(epoch)
+            batches = self._waited_for(self.segment.batches.epoch(epoch, first_step))
+            try:
+                while self._accumulate_step(batches):
+                    yield
+                return
+            except (RuntimeError, MemoryError) as error:
+                note = self.fitting.halve_training(error, self.segment.config, self.execution.micro_batch_size)
+                if note is None:
+                    raise
+            del batches  # after the error is forgotten too: both hold images
+            self._take_step_back()
+            self._write("note", epoch, text=note)
+
+    def _accumulate_step(self, batches: Iterator[TrainBatch]) -> bool:
+        """Add up the gradient of the next step; False when there is none."""
+        batch = next(batches, None)
+        if batch is None:
+            return False
+        if self.rewind is not None:
+            self.rewind.remember()
+        self.stepper.begin()
+        self.stepper.accumulate(batch)
+        while not batch.is_last_of_step:
+            batch = next(batches)
+            self.stepper.accumulate(batch)
+        return True
+
+    def _take_step_back(self) -> None:
+        """Undo what a step that did not fit has begun, and cut it into smaller micro-batches."""
+        assert self.rewind is not None
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self.rewind.restore()
+        free_memory()
+        self.segments = share_segments(self.config, self.job.data, self.worker, self.fitting.training)
+        self.segment = segment_at(self.segments, self.state.step)
+        self.execution = self.segment.execution
 
     def _waited_for(self, batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
         """Yield batches, adding up the time until each is there."""
@@ -286,18 +332,30 @@ class _Run:
         """Measure the model, and its average as `prefix`_ema."""
         metrics: dict[str, float] = {}
         for model, name in zip(self.state.models, (prefix, f"{prefix}_ema"), strict=False):
-            measured = evaluate(
-                model,
-                data,
-                self.job.data.transform,
-                num_classes=self.job.data.num_classes,
-                worker=self.worker,
-                batch_size=2 * self.execution.micro_batch_size,
-                precision=self.execution.precision,
-                channels_last=self.config.hardware.channels_last,
-            )
+            measured = self._measure(model, data)
             metrics |= {f"{name}_{key}": value for key, value in measured.items()}
         return metrics
+
+    def _measure(self, model: torch.nn.Module, data: LabelledImages) -> dict[str, float]:
+        while True:
+            batch_size = self.fitting.evaluation_batch(self.execution.micro_batch_size)
+            try:
+                return evaluate(
+                    model,
+                    data,
+                    self.job.data.transform,
+                    num_classes=self.job.data.num_classes,
+                    worker=self.worker,
+                    batch_size=batch_size,
+                    precision=self.execution.precision,
+                    channels_last=self.config.hardware.channels_last,
+                )
+            except (RuntimeError, MemoryError) as error:
+                note = self.fitting.halve_evaluation(error, batch_size)
+                if note is None:
+                    raise
+            free_memory()
+            self._write("note", self.recipe.epoch_of(self.state.step), text=note)
 
     def _score_test(self, test: LabelledImages) -> None:
         metrics = self._evaluate(test, "test")

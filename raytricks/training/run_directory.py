@@ -28,6 +28,7 @@ from raytricks.models.timm_models import TIMM
 from raytricks.training.checkpoint import write_atomically
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
+from raytricks.training.trackers import absolute_uri
 from raytricks.version import __version__
 
 CONFIG_FILE, RUN_FILE, LOG_FILE = "config.yaml", "run.json", "log.txt"
@@ -71,7 +72,9 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
         "cache_dir": _absolute(distillation.cache_dir),
     }
     tricks = config.tricks.model_copy(update={"distillation": distillation.model_copy(update=paths)})
-    return config.model_copy(update={"data": data, "model": model, "tricks": tricks})
+    uri = config.logging.mlflow
+    logging = config.logging.model_copy(update={"mlflow": None if uri is None else absolute_uri(uri)})
+    return config.model_copy(update={"data": data, "model": model, "tricks": tricks, "logging": logging})
 
 
 def _absolute(path: str | None) -> str | None:

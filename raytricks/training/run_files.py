@@ -12,6 +12,7 @@ from raytricks.training import checkpoint as checkpoints
 from raytricks.training.model_file import save_model
 from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after
 from raytricks.training.state import TrainingState, worker_buffers
+from raytricks.training.trackers import open_trackers
 from raytricks.training.worker import Worker
 
 CHECKPOINTS, MODEL_FILE, AVERAGE_FILE = "checkpoints", "model.safetensors", "model_ema.safetensors"
@@ -28,6 +29,7 @@ class RunFiles:
         self._run_dir, self._config, self._worker = run_dir, config, worker
         self.newest = checkpoints.newest_checkpoint(run_dir / CHECKPOINTS)
         self._writer: RecordWriter | None = None
+        self._is_finished = False
 
     def restore(self, state: TrainingState) -> None:
         """Put the newest checkpoint into `state`, and forget the records after it. Collective.
@@ -52,9 +54,16 @@ class RunFiles:
         """Begin to write records; says where a resumed run goes on from."""
         if not self._worker.is_first:
             return
+        trackers, problems = open_trackers(self._run_dir, self._config)
         self._writer = RecordWriter(
-            self._run_dir, tensorboard=self._config.logging.tensorboard, purge_step=step, listener=listener
+            self._run_dir,
+            tensorboard=self._config.logging.tensorboard,
+            purge_step=step,
+            listener=listener,
+            trackers=trackers,
         )
+        for line in problems:
+            self.write("note", step=step, epoch=0, text=line)
         if self.newest is not None:
             for line in self.newest.rejected:
                 self.write("note", step=step, epoch=0, text=f"damaged checkpoint left out: {line}")
@@ -68,7 +77,7 @@ class RunFiles:
     def close(self) -> None:
         """Close the record files."""
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close(ok=self._is_finished)
 
     def save(self, state: TrainingState) -> None:
         """Save a checkpoint. Collective.
@@ -98,6 +107,7 @@ class RunFiles:
             weights = state.average.module.state_dict()
             save_model(self._run_dir / AVERAGE_FILE, weights, self._config.model, data, of_average)
         save_model(self._run_dir / MODEL_FILE, state.model.state_dict(), self._config.model, data, of_model)
+        self._is_finished = True
 
     def _raise_on_all(self, failure: RaytricksError | None) -> None:
         """Raise the first worker's failure; stop the others too, which would wait for it. Collective."""

@@ -26,23 +26,36 @@ class SegmentShare:
     batches: TrainBatches
 
 
-def share_segments(config: ExperimentConfig, data: PreparedData, worker: Worker) -> list[SegmentShare]:
+def share_segments(
+    config: ExperimentConfig, data: PreparedData, worker: Worker, fitting_images: int | None = None
+) -> list[SegmentShare]:
     """Return this worker's share of every segment of a run, so that what is wrong shows before the first step.
+
+    Args:
+        fitting_images: as of `plan_execution`.
 
     Raises:
         ConfigError: a change, or the share that it leaves to a worker, is not possible.
         DataError: fewer training images than one global batch.
     """
-    return [
-        SegmentShare(
-            config=segment.config,
-            recipe=segment.recipe,
-            end_epoch=segment.end_epoch,
-            execution=plan_execution(segment.config, num_workers=worker.world_size, device_type=worker.device_type),
-            batches=_batches(segment.config, data, worker),
+    shares = []
+    for segment in make_segments(config, len(data.train)):
+        execution = plan_execution(
+            segment.config,
+            num_workers=worker.world_size,
+            device_type=worker.device_type,
+            fitting_images=fitting_images,
         )
-        for segment in make_segments(config, len(data.train))
-    ]
+        shares.append(
+            SegmentShare(
+                config=segment.config,
+                recipe=segment.recipe,
+                end_epoch=segment.end_epoch,
+                execution=execution,
+                batches=_batches(segment.config, data, worker, execution.micro_batch_size),
+            )
+        )
+    return shares
 
 
 def segment_at(segments: Sequence[SegmentShare], step: int) -> SegmentShare:
@@ -50,14 +63,14 @@ def segment_at(segments: Sequence[SegmentShare], step: int) -> SegmentShare:
     return next(segment for segment in reversed(segments) if segment.recipe.first_step <= step)
 
 
-def _batches(config: ExperimentConfig, data: PreparedData, worker: Worker) -> TrainBatches:
+def _batches(config: ExperimentConfig, data: PreparedData, worker: Worker, micro_batch_size: int) -> TrainBatches:
     return TrainBatches(
         data=data.train,
         transform=with_augmentation(data.transform, config.data),
         global_batch_size=config.recipe.global_batch_size,
         rank=worker.rank,
         world_size=worker.world_size,
-        images_per_device=config.hardware.images_per_device,
+        images_per_device=micro_batch_size,
         seed=config.seed,
         augmentation_seed=config.data.augmentation_seed,
         image_tricks=image_tricks(config.tricks, data.channels),

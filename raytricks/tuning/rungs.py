@@ -21,10 +21,10 @@ def rungs(config: ExperimentConfig) -> tuple[int, ...]:
     if tune.scheduler == "asha":
         return tuple(epoch for epoch in _rising(first_rung(config), tune.reduction_factor, epochs) if epoch < epochs)
     if tune.scheduler == "hyperband":
-        span, offset = judged_span(config), first_rung(config) - 1
-        starts = [int(span * tune.reduction_factor**-bracket) for bracket in range(_num_brackets(config))]
-        judged = {r for start in starts if start for r in _rising(start, tune.reduction_factor, span) if r < span}
-        return tuple(sorted(offset + epoch for epoch in judged))
+        span, offset, factor = judged_span(config), first_rung(config) - 1, tune.reduction_factor
+        brackets = [(int(span * factor**-halvings), halvings) for halvings in range(_num_brackets(config))]
+        judged = {start * factor**index for start, halvings in brackets if start for index in range(halvings)}
+        return tuple(sorted(offset + epoch for epoch in judged if epoch < span))
     return ()
 
 

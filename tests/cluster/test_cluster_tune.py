@@ -4,11 +4,13 @@ from dataclasses import replace
 import hashlib
 import os
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from tiny_study import LRS, tiny_task
@@ -18,7 +20,7 @@ from raytricks.cluster.session import ray_session
 from raytricks.cluster.tune_driver import run_trials, trial_slots
 from raytricks.config import flatten, load_config
 from raytricks.errors import ClusterError, ConfigError, InterruptedRun
-from raytricks.tuning.rungs import rungs
+from raytricks.tuning.rungs import first_rung, rungs
 from raytricks.tuning.space import default_values, sample_values
 from raytricks.tuning.study_task import StudyTask
 from raytricks.tuning.trial_files import read_outcomes, read_state, trial_directory
@@ -285,6 +287,72 @@ def test_trial_that_never_fits_is_refused(carry_out, tmp_path):
 def test_sampler_that_cannot_go_with_the_scheduler_is_refused(carry_out, tmp_path):
     with pytest.raises(ConfigError, match="set tune.sampler=random"):
         carry_out(tiny_task(tmp_path, tune__sampler="optuna", tune__scheduler="pbt"))
+
+
+def test_rungs_are_those_of_ray_tunes_schedulers(cluster):
+    from raytricks.cluster.tune_schedulers import make_scheduler
+
+    for scheduler in ("asha", "hyperband"):
+        for epochs in (2, 5, 6, 9, 12, 27, 30, 60, 81, 120):
+            for factor in (2, 3, 4):
+                settings = {"data.source": "digits", "recipe.epochs": epochs, "tricks.warmup.epochs": 0.5}
+                tune = {"tune.reduction_factor": factor, "tune.scheduler": scheduler}
+                config = load_config(None, settings | tune).config
+                theirs = judged_by(make_scheduler(SimpleNamespace(base=config)), first_rung(config))  # type: ignore[arg-type]
+                assert tuple(epoch for epoch in theirs if epoch < epochs) == rungs(config)
+
+
+def judged_by(scheduler, first: int) -> list[int]:
+    """Return the epochs after which a scheduler of Ray Tune compares trials."""
+    if hasattr(scheduler, "_brackets"):
+        return sorted(epoch for epoch, _ in scheduler._brackets[0]._rungs)
+    judged = set()
+    for index in range(scheduler._s_max_1):
+        if scheduler._get_r0(index):
+            bracket = scheduler._create_bracket(index)
+            while bracket._halves:
+                judged.add(first - 1 + bracket._cumul_r)
+                bracket.successive_halving("val_top1", 1.0)
+    return sorted(judged)
+
+
+def test_optuna_numbers_its_trials_and_goes_on_with_the_same(carry_out, tmp_path):
+    default = {"recipe.base_lr": 5.0, "recipe.global_batch_size": 32}  # lies outside of what is searched
+    task = tiny_task(tmp_path, num_trials=6, points=[default], tune__sampler="optuna", tune__scheduler="asha")
+    _, outcomes = carry_out(task)
+    assert [o.number for o in outcomes] == list(range(6)) and outcomes[0].values == default
+    lrs = [o.values["recipe.base_lr"] for o in outcomes[1:]]
+    assert len(set(lrs)) == 5 and all(0.01 <= lr <= 1 for lr in lrs)
+    assert {o.values["recipe.global_batch_size"] for o in outcomes} <= {16, 32}
+    assert all(o.status in ("finished", "stopped") for o in outcomes)
+    for number in (2, 5):
+        shutil.rmtree(trial_directory(task.trials_dir, number))
+    _, again = carry_out(task)
+    kept = [o for o in outcomes if o.number not in (2, 5)]
+    assert [o for o in again if o.number not in (2, 5)] == kept and len(again) == 6
+    more, _ = carry_out(replace(task, num_trials=8))
+    assert {number for number, _, _ in more} == set(range(8))
+
+
+def test_hyperband_pauses_trials_and_takes_the_better_ones_on(carry_out, tmp_path):
+    task = tiny_task(
+        tmp_path,
+        num_trials=8,
+        num_train=320,
+        recipe__epochs=8,
+        tune__scheduler="hyperband",
+        tune__reduction_factor=2,
+        tricks__warmup__epochs=1.0,
+    )
+    _, outcomes = carry_out(task)
+    assert {o.status for o in outcomes} == {"finished", "stopped"}
+    judged = rungs(task.base)
+    assert judged[0] >= 2
+    for outcome in outcomes:
+        assert outcome.epochs == 8 if outcome.status == "finished" else outcome.epochs in judged
+        assert outcome.status == "finished" or outcome.reason == f"stopped by hyperband at epoch {outcome.epochs}"
+    _, again = carry_out(task)
+    assert again == outcomes
 
 
 def best_of(outcomes):

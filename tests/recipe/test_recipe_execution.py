@@ -7,7 +7,13 @@ from raytricks.errors import ConfigError
 from raytricks.recipe.execution import plan_execution
 
 
-def plan(num_workers: int, batch: int, images_per_device: int | None = None, norm: str = "batch"):
+def plan(
+    num_workers: int,
+    batch: int,
+    images_per_device: int | str | None = None,
+    norm: str = "batch",
+    fitting_images: int | None = None,
+):
     config = load_config(
         None,
         {
@@ -17,7 +23,7 @@ def plan(num_workers: int, batch: int, images_per_device: int | None = None, nor
             "hardware.precision": "fp32",
         },
     ).config
-    return plan_execution(config, num_workers=num_workers, device_type="cpu")
+    return plan_execution(config, num_workers=num_workers, device_type="cpu", fitting_images=fitting_images)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,7 @@ def plan(num_workers: int, batch: int, images_per_device: int | None = None, nor
         (2, 33, 8, 17, 8, 3),  # 16 = 8 + 8, 17 = 5 + 6 + 6
         (1, 256, 100, 256, 86, 3),  # near-equal pieces: 85, 85 and 86
         (1, 64, 64, 64, 64, 1),
+        (2, 256, "auto", 128, 128, 1),
     ],
 )
 def test_execution_shares_by_hand(num_workers, batch, images_per_device, share, micro, steps):
@@ -43,6 +50,29 @@ def test_execution_batch_norm_on_single_images_is_refused(num_workers, batch, im
     with pytest.raises(ConfigError, match="needs 2 images in each forward pass, a worker would get 1.*norm=group"):
         plan(num_workers, batch, images_per_device)
     assert plan(num_workers, batch, images_per_device, norm="group").num_workers == num_workers
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "batch", "fitting_images", "norm", "micro", "steps"),
+    [
+        (1, 256, 100, "batch", 86, 3),
+        (1, 256, 1000, "batch", 256, 1),
+        (1, 5, 2, "batch", 3, 2),  # 2 and 3: pieces of at most 2 would be 2, 2 and 1
+        (1, 3, 2, "batch", 3, 1),  # 1 and 2 is not possible
+        (1, 3, 2, "group", 2, 2),
+        (2, 9, 2, "batch", 3, 2),  # the share of 4 would do with 2, that of 5 does not; all have the same limit
+        (1, 8, 1, "batch", 2, 4),
+        (1, 8, 1, "group", 1, 8),
+    ],
+)
+def test_execution_fitting_images_leave_batch_norm_two(num_workers, batch, fitting_images, norm, micro, steps):
+    execution = plan(num_workers, batch, "auto", norm, fitting_images)
+    assert (execution.micro_batch_size, execution.accumulation_steps) == (micro, steps)
+
+
+def test_execution_fitting_images_do_not_help_a_share_of_one():
+    with pytest.raises(ConfigError, match="needs 2 images in each forward pass, a worker would get 1"):
+        plan(2, 3, "auto", fitting_images=1)
 
 
 def test_execution_more_workers_than_images_is_refused():

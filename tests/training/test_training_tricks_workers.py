@@ -33,7 +33,7 @@ def first_gradient(worker: Worker, job: TrainingJob) -> list[Tensor]:
             global_batch_size=config.recipe.global_batch_size,
             rank=worker.rank,
             world_size=worker.world_size,
-            images_per_device=config.hardware.images_per_device,
+            images_per_device=execution.micro_batch_size,
             seed=config.seed,
             image_tricks=image_tricks(config.tricks, job.data.channels),
             device=worker.device,

@@ -1,0 +1,105 @@
+"""The Tuner of Ray Tune for a study's trials."""
+
+import os
+from pathlib import Path
+import time
+from typing import Any
+
+from ray import tune
+
+from raytricks.cluster.tune_driver import cpus_per_trial_worker
+from raytricks.cluster.tune_events import TrialEvents
+from raytricks.cluster.tune_nested import ManyWorkersTrial
+from raytricks.cluster.tune_schedulers import METRIC, MODE, make_scheduler
+from raytricks.cluster.tune_trial import OneWorkerTrial
+from raytricks.cluster.worker import STOP_FILE
+from raytricks.tuning.rungs import TAKING_TURNS
+from raytricks.tuning.study_task import StudyTask
+
+_KEPT_EXPORTS = 4
+"""States of a trial that others may still take over; Tune drops older ones."""
+_NESTED_MEMORY_BYTES = 2**20
+
+
+def make_tuner(
+    task: StudyTask,
+    *,
+    slots: int,
+    resources: dict[str, float],
+    use_gpu: bool,
+    events: TrialEvents,
+    folder: Path,
+    trial_class: type[OneWorkerTrial] | None = None,
+) -> tune.Tuner:
+    """Return the Tuner that carries out the trials of a study.
+
+    Args:
+        slots: trials at a time.
+        resources: of the cluster.
+        folder: for what Tune writes.
+        trial_class: in place of the one that the config's workers ask for.
+    """
+    trial_class = trial_class or (ManyWorkersTrial if task.base.workers > 1 else OneWorkerTrial)
+    cpus = cpus_per_trial_worker(task.base)
+    takes_turns = task.base.tune.scheduler in TAKING_TURNS
+    draws = task.base.tune.sampler == "optuna"
+    trainable = tune.with_parameters(trial_class, task=task, cpus=cpus, use_gpu=use_gpu)
+    return tune.Tuner(
+        tune.with_resources(trainable, _per_trial(task, slots, resources, use_gpu)),
+        param_space={} if draws else {"number": tune.grid_search(list(range(task.num_trials)))},
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode=MODE,
+            scheduler=make_scheduler(task),
+            search_alg=_optuna(task) if draws else None,
+            num_samples=task.num_trials if draws else 1,
+            max_concurrent_trials=None if takes_turns else slots,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=f"launch-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
+            storage_path=str(folder),
+            failure_config=tune.FailureConfig(max_failures=task.base.hardware.max_restarts),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=_KEPT_EXPORTS if takes_turns else None),
+            callbacks=[events],
+            stop=StopRequest(task.trials_dir / STOP_FILE),
+            verbose=0,
+        ),
+    )
+
+
+class StopRequest(tune.Stopper):
+    """Ends all trials once a file is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Leave single trials to themselves."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether all trials are to end."""
+        return self._path.exists()
+
+
+def _per_trial(task: StudyTask, slots: int, resources: dict[str, float], use_gpu: bool) -> dict[str, float]:
+    """Return what Tune sets aside for a trial.
+
+    Where trials take turns, Tune must know of them all at once: what limits how many train at a time
+    is then what each takes. A trial of several workers takes memory, which they do not ask for: the
+    CPUs and GPUs are for them.
+    """
+    takes_turns = task.base.tune.scheduler in TAKING_TURNS
+    if task.base.workers > 1:
+        return {"memory": int(resources["memory"] // slots) if takes_turns else _NESTED_MEMORY_BYTES}
+    cpus: float = cpus_per_trial_worker(task.base)
+    if takes_turns and task.base.tune.concurrent_trials:
+        cpus = max(cpus, resources["CPU"] / slots)
+    return {"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {})
+
+
+def _optuna(task: StudyTask):
+    from raytricks.cluster.tune_search import NumberedOptuna  # an extra
+
+    return NumberedOptuna(task, METRIC, MODE)

@@ -1,0 +1,194 @@
+"""How many images at once fit into a device's memory: found by halving, kept for the rest of the run.
+
+    micro_batch.json   {"training": 64, "evaluation": null}, in the run's directory; null: no limit found
+
+One process goes on with half the images after it ran out of memory. Of several workers only one
+ran out, and the others wait for its gradient: it leaves the halved limit behind and ends, so that
+the restart, from the newest checkpoint, begins with it on all of them.
+"""
+
+import gc
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from raytricks.config.schema import ExperimentConfig
+from raytricks.errors import CheckpointError, RaytricksError
+from raytricks.recipe.execution import plan_execution
+from raytricks.training.checkpoint import write_atomically
+from raytricks.training.worker import Worker
+
+LIMITS_FILE = "micro_batch.json"
+_MESSAGES = (  # of a plain RuntimeError
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the device, or the machine, has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more; an exception must be forgotten before, it holds its frames."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+class FittingImages:
+    """The limits that a run has found so far; none when `hardware.images_per_device` is not auto.
+
+    Attributes:
+        training: most images in one forward and backward pass; None: no limit found.
+        evaluation: most images in one evaluation batch; None: no limit found.
+
+    Raises:
+        CheckpointError: the run's file of limits is damaged.
+    """
+
+    def __init__(self, run_dir: Path, config: ExperimentConfig, worker: Worker) -> None:
+        self._path, self._worker = run_dir / LIMITS_FILE, worker
+        self.is_auto = config.hardware.images_per_device == "auto"
+        self.training, self.evaluation = _read(self._path) if self.is_auto else (None, None)
+
+    @property
+    def redoes_steps(self) -> bool:
+        """Whether a step that does not fit is done again in this process."""
+        return self.is_auto and self._worker.world_size == 1
+
+    def evaluation_batch(self, micro_batch_size: int) -> int:
+        """Return the images of an evaluation batch: without a backward pass twice as many fit."""
+        return min(2 * micro_batch_size, self.evaluation or 2 * micro_batch_size)
+
+    def found_before(self) -> str | None:
+        """Return a note of the limits that a run starts with."""
+        limits = {"in training": self.training, "in evaluation": self.evaluation}
+        shown = [f"{images} {where}" for where, images in limits.items() if images is not None]
+        return f"images at once: at most {' and '.join(shown)}, as found before" if shown else None
+
+    def halve_training(self, error: BaseException, config: ExperimentConfig, micro_batch_size: int) -> str | None:
+        """Remember that so many images at once did not fit.
+
+        Args:
+            config: of the segment.
+
+        Returns:
+            A note for the user; None when the error is another one or this process cannot go on.
+        """
+        if not self.redoes_steps or not is_out_of_memory(error):
+            return None
+        fewer = self._fewer(config, micro_batch_size)
+        if fewer is None:
+            return None
+        self._keep(fewer, self.evaluation)
+        return (
+            f"out of memory with {micro_batch_size} images at once: going on with {fewer} (accumulated, the recipe "
+            "is the same)"
+        )
+
+    def halve_evaluation(self, error: BaseException, batch_size: int) -> str | None:
+        """Remember that an evaluation batch did not fit; arguments and result as of `halve_training`.
+
+        It has no collective before its end, so each of several workers goes on by itself.
+        """
+        if not self.is_auto or batch_size == 1 or not is_out_of_memory(error):
+            return None
+        fewer = batch_size // 2
+        self._keep(self.training, fewer)
+        return f"out of memory with {batch_size} images at once in evaluation: going on with {fewer}"
+
+    def ending(self, config: ExperimentConfig, micro_batch_size: int) -> Exception:
+        """Return the error that ends this process, out of memory: one line with the remedy.
+
+        Where fewer images may fit, the next start takes half as many.
+
+        Returns:
+            A RaytricksError; for one of several workers an OutOfMemoryError, after which they are started again.
+        """
+        device = self._worker.device
+        fewer = self._fewer(config, micro_batch_size)
+        images = f"{micro_batch_size} image{'s' if micro_batch_size > 1 else ''} at once"
+        if fewer is None:
+            remedy = "take smaller images (data.image_size) or a smaller model (model.name, model.width)"
+            if micro_batch_size > 1:
+                images += " (batch norm allows no fewer)"
+                remedy += " or model.norm=group"
+        elif self.is_auto:
+            self._keep(fewer, self.evaluation)
+            remedy = f"set hardware.images_per_device={fewer}; a restart or resume takes it by itself"
+        else:
+            remedy = "set hardware.images_per_device=auto, which accumulates what fits, and leaves the recipe as it is"
+        message = f"out of memory with {images} on {device}, which has {_memory_gib(device):.1f} GiB; {remedy}"
+        return RaytricksError(message) if self._worker.world_size == 1 else torch.OutOfMemoryError(message)
+
+    def _fewer(self, config: ExperimentConfig, micro_batch_size: int) -> int | None:
+        """Return the micro-batch of half as many images; None where it cannot be smaller."""
+        worker = self._worker
+        planned = plan_execution(
+            config,
+            num_workers=worker.world_size,
+            device_type=worker.device_type,
+            fitting_images=max(1, micro_batch_size // 2),
+        )
+        return planned.micro_batch_size if planned.micro_batch_size < micro_batch_size else None
+
+    def _keep(self, training: int | None, evaluation: int | None) -> None:
+        self.training, self.evaluation = training, evaluation
+        own = self._path.with_name(f"{self._path.name}.{self._worker.rank}")  # several may run out at once
+        write_atomically(own, json.dumps({"training": training, "evaluation": evaluation}).encode())
+        own.replace(self._path)
+
+
+class Rewind:
+    """Puts a model's buffers (batch-norm statistics and counters) back to where a step began."""
+
+    def __init__(self, model: nn.Module) -> None:
+        buffers = list(model.buffers())
+        self._buffers = [[b for b in buffers if b.dtype == dtype] for dtype in {b.dtype for b in buffers}]
+        self._saved = [[b.clone() for b in alike] for alike in self._buffers]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Keep the values from before a step; does not wait for the device."""
+        for saved, buffers in zip(self._saved, self._buffers, strict=True):
+            torch._foreach_copy_(saved, buffers)  # pyright: ignore[reportPrivateImportUsage]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put back what was remembered."""
+        for saved, buffers in zip(self._saved, self._buffers, strict=True):
+            torch._foreach_copy_(buffers, saved)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _read(path: Path) -> tuple[int | None, int | None]:
+    if not path.is_file():
+        return None, None
+    try:
+        content = json.loads(path.read_text())
+        limits = content["training"], content["evaluation"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, type(error).__name__) from None
+    for limit in limits:
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise _damaged(path, f"got {limit!r}, a limit is a whole number >= 1 or null")
+    return limits
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged ({reason}); delete it, what fits is then found again")
+
+
+def _memory_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**30
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30

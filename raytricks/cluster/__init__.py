@@ -2,5 +2,12 @@
 
 session   connect to a cluster or start one on this machine, quietly
 driver    launch the workers of a run, follow them, pass signals on
+trainer   Ray Train's trainer of a run, and what came of it
 worker    what runs in each of them: a thin shell around training.run_epochs
+pace      lockstep of a trial with its workers
+
+tune_driver       carry out the trials of a study, follow them, pass signals on
+tuner             Ray Tune's Tuner for them, with tune_schedulers and tune_search (Optuna)
+tune_trial        trials of one worker, in actors that stay; tune_nested: of several workers
+tune_events       what happens to trials, told and noted
 """

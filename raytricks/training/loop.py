@@ -14,7 +14,6 @@ Every worker runs it in lockstep; the first one writes the files. What decides a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-import math
 from pathlib import Path
 import time
 
@@ -33,10 +32,10 @@ from raytricks.training.run_files import RunFiles
 from raytricks.training.segments import SegmentShare, segment_at, share_segments
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
-from raytricks.training.step_log import SUMMED, TOTALS, StepLog, add_to_totals
+from raytricks.training.step_log import TOTALS, StepLog, add_to_totals
+from raytricks.training.summaries import epoch_summary, interval_summary
 from raytricks.training.worker import Worker
 from raytricks.tricks.batch_norm_averaging import average_batch_norm_buffers, share_first_batch_norm_buffers
-from raytricks.tricks.gradient_noise_scale import noise_scale
 
 MAX_SKIPPED_IN_A_ROW = 20  # a healthy fp16 run skips a step or two when the scale doubles
 
@@ -231,35 +230,18 @@ class _Run:
         started_s = time.perf_counter()
         is_evaluated = (epoch + 1) % self.config.logging.evaluate_every == 0 or epoch + 1 == self.recipe.epochs
         metrics = self._evaluate(self.job.data.evaluation, "val") if is_evaluated else {}
-        images, seconds = totals["images"], totals["seconds"]
-        images_seen = images + totals["skipped"] * self.recipe.global_batch_size
         record = {
-            "train_objective": _mean(totals["objective"], images),
-            "train_cross_entropy": _mean(totals["cross_entropy"], images),
-            "train_top1": _mean(totals["correct"], images),
+            **epoch_summary(totals, self.recipe.global_batch_size),
             **metrics,
             "lr": self.recipe.lr(self.state.step),
             "loss_scale": self.state.scaler.get_scale(),
-            "skipped_steps": int(totals["skipped"]),
-            "images_per_second": images_seen / seconds,
-            "train_s": seconds,
-            "data_wait_s": totals["data_wait_s"],
             "val_s": time.perf_counter() - started_s,
         }
-        if totals["noise_steps"]:
-            record["noise_scale"] = self._noise_scale(totals)
         self._write("epoch", epoch, **record)
         self.state.epoch_totals = dict.fromkeys(TOTALS, 0.0)
         self.state.last_metrics = metrics
         self._save(epoch)
         return {"kind": "epoch", "step": self.state.step, "epoch": epoch + 1, **record}
-
-    def _noise_scale(self, totals: dict[str, float]) -> float | None:
-        count = totals["noise_steps"]
-        small_square, small_inverse, large_square = (
-            totals[f"noise_{name}"] / count for name in ("small_square", "small_inverse", "large_square")
-        )
-        return noise_scale(small_square, large_square, small_inverse, 1 / self.recipe.global_batch_size)
 
     # -- pieces ---------------------------------------------------------------------------
 
@@ -279,16 +261,13 @@ class _Run:
         sums["seconds"] = elapsed_s
         for name, value in sums.items():
             self.state.epoch_totals[name] += value
-        images = sums["images"]
         self._write(
             "step",
             epoch,
-            **dict(zip(("objective", "cross_entropy", "top1"), (_mean(sums[n], images) for n in SUMMED), strict=True)),
+            **interval_summary(sums, len(rows), batch),
             grad_norm=rows[-1]["grad_norm"],
             lr=self.recipe.lr(self.state.step),
             loss_scale=self.state.scaler.get_scale(),
-            skipped_steps=int(sums["skipped"]),
-            images_per_second=len(rows) * batch / elapsed_s,
         )
 
     def _check_row(self, row: dict[str, float], step: int) -> None:
@@ -369,8 +348,3 @@ class _Run:
         self._flush(epoch)
         self.files.save(self.state)
         self._mark_s = time.perf_counter()  # saving is not training time
-
-
-def _mean(total: float, count: float) -> float:
-    """Return NaN where there is nothing to take the mean of: fp16 skipped every step."""
-    return total / count if count else math.nan

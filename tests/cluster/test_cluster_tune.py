@@ -23,7 +23,7 @@ from raytricks.errors import ClusterError, ConfigError, InterruptedRun
 from raytricks.tuning.rungs import first_rung, rungs
 from raytricks.tuning.space import default_values, sample_values
 from raytricks.tuning.study_task import StudyTask
-from raytricks.tuning.trial_files import read_outcomes, read_state, trial_directory
+from raytricks.tuning.trial_files import epoch_records, read_outcomes, read_state, trial_directory
 
 # Ray and what it imports warn about themselves; warnings of ours stay errors
 _IGNORED = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
@@ -353,6 +353,25 @@ def test_hyperband_pauses_trials_and_takes_the_better_ones_on(carry_out, tmp_pat
         assert outcome.status == "finished" or outcome.reason == f"stopped by hyperband at epoch {outcome.epochs}"
     _, again = carry_out(task)
     assert again == outcomes
+
+
+def test_hyperband_goes_on_when_the_last_trial_of_a_rung_fails(carry_out, tmp_path):
+    """Trials 8 to 13 are a bracket that is judged after epochs 2 and 4."""
+    from raytricks.cluster.tune_trial import OneWorkerTrial
+
+    class LastFails(OneWorkerTrial):
+        def train_epochs(self, job):
+            for record in super().train_epochs(job):
+                others = [trial_directory(self._task.trials_dir, n) for n in range(8, 14) if n != self._number]
+                if self._number >= 8 and record["epoch"] > 2 and sum(len(epoch_records(o)) >= 4 for o in others) == 2:
+                    raise ValueError("planted")
+                yield record
+
+    settings = {"recipe__epochs": 8, "tune__scheduler": "hyperband", "tune__reduction_factor": 2}
+    points = [{"recipe.base_lr": 0.1, "recipe.global_batch_size": 32}] * 14
+    _, outcomes = carry_out(tiny_task(tmp_path, num_trials=14, points=points, **settings), trial_class=LastFails)
+    assert [o.reason for o in outcomes if o.status == "failed"] == ["ValueError: planted"]
+    assert not [o for o in outcomes if o.status == "unfinished"]
 
 
 def best_of(outcomes):

@@ -1,6 +1,7 @@
 """What a worker trains and evaluates on, end to end: equal however it is spread."""
 
 from dataclasses import replace
+import hashlib
 from pathlib import Path
 import threading
 
@@ -16,6 +17,7 @@ from raytricks.data.augmentation import Transform
 from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.decode import DecodeSpec, read_header
 from raytricks.data.decoding_store import FileStore
+from raytricks.data.disk_store import DiskStore
 from raytricks.data.prepared import LabelledImages
 from raytricks.data.store import UniformStore
 
@@ -162,3 +164,42 @@ def test_evaluation_shows_every_image_exactly_once(world_size, batch_size):
 def test_config_defaults_of_the_crop_are_the_transforms():
     config, transform = DataConfig(), Transform(kind="none", image_size=8, mean=(0.0,), std=(1.0,))
     assert (config.crop_scale, config.crop_aspect) == (transform.crop_scale, transform.crop_aspect)
+
+
+def epoch_hash(one: TrainBatches, world_size: int, *, stopped_after: int | None = None) -> str:
+    """Return the sha256 of every step's global batch of epoch 1, images and labels, put together from its workers."""
+    parts = [replace(one, rank=rank, world_size=world_size) for rank in range(world_size)]
+    digest, cuts = hashlib.sha256(), [0] if stopped_after is None else [0, stopped_after]
+    for first, last in zip(cuts, [*cuts[1:], one.steps_per_epoch], strict=True):
+        for step, pieces in enumerate(zip(*(part.epoch(1, first) for part in parts), strict=True), start=first):
+            if step == last:  # killed here; a new process goes on with this step
+                break
+            for tensor in (torch.cat([p.inputs for p in pieces]), torch.cat([p.labels for p in pieces])):
+                digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["shift", "random_resized_crop"])
+def test_batches_have_one_hash_for_any_workers_threads_caches_and_after_a_resume(tmp_path, kind):
+    paths, (photo, _) = [], load_sample_images().images
+    for number in range(24):
+        path = tmp_path / f"{number}.jpg"
+        Image.fromarray(photo[number : number + 90, 2 * number : 2 * number + 120]).save(path, quality=90)
+        paths.append(str(path))
+    spec = DecodeSpec(None, square=False, channels=3) if kind == "random_resized_crop" else DecodeSpec(32, True, 3)
+    sizes = spec.output_sizes(np.full(24, 90), np.full(24, 120))
+    transform = Transform(kind=kind, image_size=32, mean=(0.4,) * 3, std=(0.3,) * 3, shift_pixels=4)
+    stores = {f"{n or 'all'} threads": FileStore(paths, spec, num_threads=n) for n in (1, 2, 4, None)}
+    stores |= {
+        "memory": store_in_memory(paths, spec, *sizes),
+        "disk": DiskStore(FileStore(paths, spec), *sizes, tmp_path),
+    }
+    hashes = {}
+    for name, store in stores.items():
+        one = worker(LabelledImages(store, np.arange(24), "photos"), transform, global_batch_size=8)
+        for world_size in (1, 2, 4):
+            hashes[name, world_size] = epoch_hash(one, world_size)
+            hashes[name, world_size, "resumed"] = epoch_hash(one, world_size, stopped_after=2)
+    print(f"{kind}: {len(hashes)} ways, sha256 {set(hashes.values())}")
+    assert len(set(hashes.values())) == 1
+    assert epoch_hash(replace(one, seed=4), 1) not in hashes.values()

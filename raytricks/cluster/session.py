@@ -15,6 +15,8 @@ _QUIET = {
     # report() returns at the controller's next poll, every 2 s by default (Ray 2.60)
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_V2_ENABLED": "1",
+    # else a thread that outlives the session starts Ray again
+    "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 
 

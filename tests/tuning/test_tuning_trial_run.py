@@ -3,6 +3,7 @@
 from dataclasses import replace
 import time
 
+from conftest import LRS
 import pytest
 from safetensors.torch import load_file
 import torch
@@ -37,10 +38,13 @@ def test_trial_is_a_finished_run_directory_with_its_own_values(make_task, open_t
     assert state.train_s >= sum(record["train_s"] for record in records)
 
 
-def test_seed_of_the_trial_is_the_tasks(make_task, open_trial):
-    run = open_trial(replace(make_task(), seeds=(3, 7)), 1)
+def test_given_config_is_trained_as_it_is(make_task, open_trial):
+    task = make_task()
+    configs = tuple(task.base.model_copy(update={"seed": seed}) for seed in (3, 7))
+    run = open_trial(replace(task, configs=configs), 1)
     next(run.epochs())
-    assert load_config(run.trial_dir / "config.yaml").config.seed == 7
+    config = load_config(run.trial_dir / "config.yaml").config
+    assert config.seed == 7 and config.recipe.base_lr == task.base.recipe.base_lr != LRS[1]
 
 
 def test_finished_trial_is_replayed_and_nothing_written(make_task, open_trial):

@@ -56,13 +56,11 @@ def run_trials(
 
     Raises:
         ClusterError: not even one trial fits.
-        ConfigError: sampler and scheduler do not go together.
         InterruptedRun: a stop was requested.
         RaytricksError: Ray Tune itself failed.
     """
     task = replace(task, trials_dir=task.trials_dir.resolve())
     slots = trial_slots(task.base, resources, use_gpu=use_gpu)
-    _refuse_combination(task.base)
     _refuse_turns(task, slots, resources)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -121,7 +119,7 @@ def cpus_per_trial_worker(config: ExperimentConfig) -> int:
     return config.hardware.cpus_per_worker or 1
 
 
-def _refuse_combination(config: ExperimentConfig) -> None:
+def check_search(config: ExperimentConfig) -> None:
     if config.tune.sampler == "optuna" and importlib.util.find_spec("optuna") is None:
         raise ConfigError(
             "tune.sampler optuna needs the package optuna: pip install 'raytricks[optuna]', or set tune.sampler=random"

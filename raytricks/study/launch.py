@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 import shlex
+import shutil
 import time
 from typing import Any
 
 from raytricks.api import Overrides, Plan, device_type_of, plan_of, plan_run
 from raytricks.config import ExperimentConfig
 from raytricks.data.catalog import Catalog
-from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial
+from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial, RaytricksError
 from raytricks.report.progress import Reporter
 from raytricks.study.results import Study, read_result, write_study
 from raytricks.tuning.outcome import Certificate, StudyResult
@@ -53,12 +54,14 @@ class StudyLaunch:
     """
 
     def __init__(self, plan: Plan, reporter: Reporter, study_dir: Path | None) -> None:
+        from raytricks.cluster.tune_driver import check_search
         from raytricks.training.run_directory import with_absolute_paths
         from raytricks.training.trackers import require_trackers
         from raytricks.tuning.points import draw_points
         from raytricks.tuning.selection import retraining_catalog, selection_catalog
 
         require_trackers(plan.config.logging)
+        check_search(plan.config)
         self.plan, self.reporter, self.study_dir = plan, reporter, study_dir
         self.is_resumed = study_dir is not None
         self.selection = selection_catalog(plan.config, plan.catalog)
@@ -79,6 +82,7 @@ class StudyLaunch:
         """
         from raytricks.cluster.session import ray_session
         from raytricks.training.signals import StopSignals
+        from raytricks.tuning.study_directory import TRIALS
 
         started_s = time.monotonic()
         study_dir, started_at = self._open_directory()
@@ -92,6 +96,10 @@ class StudyLaunch:
             self._write(self._result(study_dir, started_at, None))
             go_on = f"`raytricks tune --resume {shlex.quote(str(study_dir))}`"
             raise InterruptedRun(f"{stopped}; go on with {go_on}", stopped.signal_number) from None
+        except RaytricksError:
+            if not self.is_resumed and not any((study_dir / TRIALS).iterdir()):
+                shutil.rmtree(study_dir)  # nothing was begun
+            raise
         study = self._write(self._result(study_dir, started_at, certificate))
         self._say_outcome(study, time.monotonic() - started_s)
         if study.best_config is None:

@@ -21,6 +21,7 @@ ALPHA = "tune.space.tricks.mixup.alpha"
         ([*DIGITS, "tune.space.recipe.global_batch_size=[32,4096]"], 3, "at most"),
         ([*DIGITS, "tune.scheduler=ashaa"], 2, "did you mean asha?"),
         ([*DIGITS, "tune.sampler=grid"], 2, "nothing to list"),
+        ([*DIGITS, "tune.sampler=optuna", "tune.scheduler=pbt"], 2, "tune.scheduler pbt changes them"),
         ([*DIGITS, "--budget", "soon"], 2, "--budget must be trials (40) or a time (30m, 2h), got 'soon'"),
         ([*DIGITS, "--budget", "0"], 2, "--budget must be"),
         ([*DIGITS, "--price", "2"], 2, "add --plan"),

@@ -128,6 +128,7 @@ def test_study_of_trials_that_the_cluster_cannot_hold_is_refused(tmp_path):
     settings = TINY | {"hardware.cpus_per_worker": 999, "name": "s", "output_dir": str(tmp_path)}
     with pytest.raises(ClusterError, match="999"):
         raytricks.tune(None, settings, space=SPACE, num_trials=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_space_beside_a_list_of_overrides_is_refused():

@@ -120,6 +120,7 @@ def cpus_per_trial_worker(config: ExperimentConfig) -> int:
 
 
 def check_search(config: ExperimentConfig) -> None:
+    """Raise ConfigError when the sampler is not installed or does not go with the scheduler."""
     if config.tune.sampler == "optuna" and importlib.util.find_spec("optuna") is None:
         raise ConfigError(
             "tune.sampler optuna needs the package optuna: pip install 'raytricks[optuna]', or set tune.sampler=random"

@@ -343,6 +343,11 @@ class HardwareConfig(Section):
             raise ValueError("must be a whole number >= 1, auto or null")
         return value
 
+    @property
+    def fixed_limit(self) -> int | None:
+        """The largest micro-batch that is fixed; None where there is no limit, or it is found as the run goes."""
+        return None if self.images_per_device == "auto" else self.images_per_device
+
 
 class CheckpointConfig(Section):
     """When the state is saved, and how much of it is kept."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import re
 
 from raytricks.recipe.doctor_case import Case, Finding
-from raytricks.recipe.execution import fixed_limit
 from raytricks.recipe.facts import LARGEST_SMALL_IMAGE
 from raytricks.tricks.linear_scaling import BASE_BATCH_SIZE
 
@@ -62,7 +61,7 @@ def batch_norm_few_images(case: Case) -> Finding | None:
     if config.model.norm != "batch" or config.tricks.sync_batch_norm or case.is_library_model:
         return None
     share = max(1, config.recipe.global_batch_size // max(1, config.workers))
-    num_pieces = -(-share // (fixed_limit(config) or share))
+    num_pieces = -(-share // (config.hardware.fixed_limit or share))
     images = share // num_pieces
     if images >= BATCH_NORM_FEWEST_IMAGES:
         return None

@@ -28,12 +28,6 @@ class Execution:
     precision: Precision
 
 
-def fixed_limit(config: ExperimentConfig) -> int | None:
-    """Return the largest micro-batch that a config fixes; None where it has no limit, or finds it as it goes."""
-    limit = config.hardware.images_per_device
-    return None if limit == "auto" else limit
-
-
 def plan_execution(
     config: ExperimentConfig, *, num_workers: int, device_type: DeviceType, fitting_images: int | None = None
 ) -> Execution:
@@ -53,7 +47,7 @@ def plan_execution(
             f"workers: {num_workers} workers cannot share a global batch of {batch}; use at most {batch} workers"
         )
     shares = [even_share(batch, rank, num_workers) for rank in range(num_workers)]
-    limit = fixed_limit(config)
+    limit = config.hardware.fixed_limit
     if fitting_images is not None:
         fewest = 2 if config.model.norm == "batch" else 1
         limit = _usable_limit([stop - start for start, stop in shares], fitting_images, fewest)

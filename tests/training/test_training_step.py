@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from raytricks.data.batches import TrainBatches
 from raytricks.data.order import epoch_order
 from raytricks.errors import NonFiniteError
-from raytricks.recipe.execution import fixed_limit
 from raytricks.recipe.recipe import make_recipe
 from raytricks.training.loop import MAX_SKIPPED_IN_A_ROW, run_epochs
 from raytricks.training.records import read_records
@@ -44,7 +43,7 @@ class Step:
             global_batch_size=self.recipe.global_batch_size,
             rank=0,
             world_size=1,
-            images_per_device=fixed_limit(config),
+            images_per_device=config.hardware.fixed_limit,
             seed=config.seed,
             device=worker.device,
             with_neighbours=config.tricks.mixup.alpha > 0,

@@ -128,7 +128,8 @@ def _cost(result: StudyResult) -> go.Figure:
 
 def _learning_curves(result: StudyResult) -> go.Figure:
     figure = empty_figure("epoch", "top-1")
-    figure.update_xaxes(tickformat="d", rangemode="tozero")
+    longest = max((trial.epochs for trial in result.trials), default=0)
+    figure.update_xaxes(tickformat="d", rangemode="tozero", dtick=1 if longest <= 12 else None)
     named: set[str] = set()
     for trial in sorted(result.trials, key=lambda trial: drawing_rank(trial, result)):
         name, color, width = _curve_style(trial, result)

@@ -95,6 +95,10 @@ def _certificate(certificate: Certificate | None) -> str:
         '<tr><th>setting</th><th class="number">search</th><th class="number">test, mean ± sd</th>'
         "<th>each seed's test top-1</th></tr>"
     )
+    verdict = escape(certificate.verdict)
+    opening = f'<section><h2>{title}</h2><p class="verdict">{verdict}</p>'
+    if certificate.winner.name == "default":  # nothing to compare it with
+        return f"{opening}{_table(head, [_arm(certificate.default)])}</section>"
     arms = _table(head, [_arm(certificate.default), _arm(certificate.winner)])
     text = (
         f"Difference on {certificate.num_test_images:,} test images: {points_text(certificate.difference)} points"
@@ -106,8 +110,7 @@ def _certificate(certificate: Certificate | None) -> str:
             f" The winner's search score was {optimism * 100:.2f} points above its mean when retrained: a search "
             "picks the luckiest trial."
         )
-    verdict = escape(certificate.verdict)
-    return f'<section><h2>{title}</h2><p class="verdict">{verdict}</p>{arms}<p>{escape(text)}</p></section>'
+    return f"{opening}{arms}<p>{escape(text)}</p></section>"
 
 
 def _arm(arm: Arm) -> str:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo test lint types unit setup clean
+.PHONY: demo test lint types unit chaos setup clean
 
 demo: $(STAMP)
 	$(BIN)/raytricks train configs/digits.yaml
@@ -28,6 +28,9 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest
+
+chaos: $(STAMP)
+	$(BIN)/python -m pytest -m chaos
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -17,6 +17,7 @@ _IGNORED = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.Py
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
+    pytest.mark.chaos,
     pytest.mark.timeout(600),
     *(pytest.mark.filterwarnings(f"ignore::{category}") for category in _IGNORED),
 ]

@@ -123,7 +123,7 @@ def measure_nested(task: StudyTask, folder: Path, num_trials: int, slots: int) -
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"folder": str(folder / f"trial{config['number']}")},
-            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
+            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.9}),
             run_config=RunConfig(name=f"trial{config['number']}", storage_path=str(folder / "ray")),
         )
         trainer.fit()
@@ -132,7 +132,7 @@ def measure_nested(task: StudyTask, folder: Path, num_trials: int, slots: int) -
     task = replace(task, data=None)  # travels by reference
     started_s = time.monotonic()
     tune.Tuner(
-        tune.with_resources(trial, {"CPU": 0}),
+        tune.with_resources(trial, {"CPU": 0.05}),  # with 0.9 of its worker, two trials fit on two CPUs
         param_space={"number": tune.grid_search(list(range(num_trials)))},
         tune_config=tune.TuneConfig(max_concurrent_trials=slots),
         run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0),
@@ -158,22 +158,23 @@ def main() -> None:
         with ray_session() as resources:
             session_s = time.monotonic() - started_s
             first_s, trials_s = measure_ours(task, resources)
-            nested_s = measure_nested(task, folder / "nested", arguments.nested, slots) if arguments.nested else None
-        plain_after_s = measure_plain(task, folder / "plain_after", slots, 3)
-    ideal_s = arguments.trials * (plain_s + plain_after_s) / 2 / slots
-    ours_per_hour = 3600 * arguments.trials / (first_s + trials_s)
-    found = {
-        "trial_s": [plain_s, plain_after_s],
-        "ray_start_s": session_s,
-        "first_trial_s": first_s,
-        "trials_s": trials_s,
-        "trials_over_ideal": trials_s / ideal_s,
-        "ours_trials_per_hour": ours_per_hour,
-    }
-    if nested_s is not None:
-        nested_per_hour = 3600 * arguments.nested / nested_s
-        found |= {"nested_trials_per_hour": nested_per_hour, "ours_over_nested": ours_per_hour / nested_per_hour}
-    print(json.dumps({key: value if isinstance(value, list) else round(value, 3) for key, value in found.items()}))
+            plain_after_s = measure_plain(task, folder / "plain_after", slots, 3)
+            ideal_s = arguments.trials * (plain_s + plain_after_s) / 2 / slots
+            ours_per_hour = 3600 * arguments.trials / (first_s + trials_s)
+            found = {
+                "plain_trial_s": round((plain_s + plain_after_s) / 2, 2),
+                "ray_start_s": round(session_s, 1),
+                "first_trial_s": round(first_s, 1),
+                "trials_s": round(trials_s, 1),
+                "trials_over_ideal": round(trials_s / ideal_s, 3),
+                "ours_trials_per_hour": round(ours_per_hour),
+            }
+            print(json.dumps(found), flush=True)
+            if arguments.nested:
+                nested_s = measure_nested(task, folder / "nested", arguments.nested, slots)
+                nested_per_hour = 3600 * arguments.nested / nested_s
+                ratio = round(ours_per_hour / nested_per_hour, 2)
+                print(json.dumps({"nested_trials_per_hour": round(nested_per_hour), "ours_over_nested": ratio}))
 
 
 if __name__ == "__main__":

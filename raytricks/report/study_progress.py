@@ -11,7 +11,7 @@ from raytricks.report.progress import Reporter, duration
 from raytricks.tuning.analysis import value_text
 
 Record = dict[str, Any]
-Facts = tuple[dict[str, Any], str | None]
+Facts = tuple[dict[str, Any], str | None, Record | None]
 _SHOWN = 12  # running and newest trials in the table
 
 
@@ -29,7 +29,7 @@ class StudyProgress:
     Args:
         epochs: of a trial that trains to its end.
         num_trials: in all.
-        facts_of: trial number -> its values and, of one that failed or was stopped, why.
+        facts_of: trial number -> its values; why it failed or was stopped; the record of its last epoch.
         name: what a trial is called.
     """
 
@@ -59,7 +59,9 @@ class StudyProgress:
             row.epoch, row.top1 = record["epoch"], record.get("val_top1", row.top1)
             return
         row.status = status
-        row.values, reason = self._facts_of(number)
+        row.values, reason, last = self._facts_of(number)
+        if last is not None and status != "running":  # what is replayed may end before
+            row.epoch, row.top1 = last["epoch"], last.get("val_top1", row.top1)
         if status != "running":
             self._say(number, row, reason)
 

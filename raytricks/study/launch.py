@@ -189,9 +189,9 @@ class StudyLaunch:
     ) -> None:
         from raytricks.cluster.tune_driver import run_trials
         from raytricks.data.prepared import prepare_data
-        from raytricks.report.study_progress import StudyProgress
+        from raytricks.report.study_progress import Facts, StudyProgress
         from raytricks.tuning.study_task import StudyTask
-        from raytricks.tuning.trial_files import read_state, trial_directory
+        from raytricks.tuning.trial_files import epoch_records, read_state, trial_directory
 
         task = StudyTask(
             base=base,
@@ -204,9 +204,11 @@ class StudyLaunch:
             deadline=deadline,
         )
 
-        def facts_of(number: int) -> tuple[Point, str | None]:
-            state = read_state(trial_directory(task.trials_dir, number))
-            return ({}, None) if state is None else (state.values, state.reason)
+        def facts_of(number: int) -> Facts:
+            trial_dir = trial_directory(task.trials_dir, number)
+            state, records = read_state(trial_dir), epoch_records(trial_dir)
+            last = records[-1] if records else None
+            return ({}, None, last) if state is None else (state.values, state.reason, last)
 
         progress = StudyProgress(
             self.reporter, epochs=base.recipe.epochs, num_trials=num_trials, facts_of=facts_of, name=name
@@ -231,7 +233,8 @@ class StudyLaunch:
         planned = plan_retraining(self.final, result)
         if planned is None:
             return None
-        trials_dir = Path(result.study_dir) / RETRAIN
+        # of this winner: a study that goes on may find another one, whose runs must not be taken for these
+        trials_dir = Path(result.study_dir) / RETRAIN / f"{result.best:03d}"
         arms = " and ".join(planned.arms)
         seeds = ", ".join(map(str, planned.seeds))
         self.reporter.line(f"retrain   {arms} with fresh seeds ({seeds}), on all training images")

@@ -4,7 +4,7 @@ config.yaml     the resolved config with its search
 run.json        versions, seed, command, git commit, host, data (as of a run)
 study.json      when it started, the sizes of its splits
 trials/NNN/     a run directory a trial, with trial.json
-retrain/NNN/    default and winner, trained again
+retrain/WINNER/NNN/  default and the winner, trained again
 best.yaml, trials.csv, results.parquet, report.html, certificate.json
 """
 

@@ -69,7 +69,7 @@ def test_study_certificate_is_of_fresh_seeds_on_images_that_no_trial_saw(study):
     )
     assert json.loads((study.study_dir / "certificate.json").read_text()) == json.loads(json.dumps(asdict(certificate)))
     for number, (name, seed) in enumerate([("default", 1), ("winner", 1), ("default", 2), ("winner", 2)]):
-        run = study.study_dir / "retrain" / f"{number:03d}"
+        run = study.study_dir / "retrain" / f"{study.result.best:03d}" / f"{number:03d}"
         config = load_config(run / "config.yaml").config
         assert (config.seed, config.logging.evaluate_every) == (seed, 3)
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -99,9 +99,9 @@ def test_best_yaml_is_the_winner_and_trains_as_it_is(study, tmp_path):
 
 
 def test_finished_study_goes_on_without_training_anything_again(study):
-    before = {path: path.stat().st_mtime_ns for path in study.study_dir.glob("*/*/metrics.jsonl")}
+    before = {path: path.stat().st_mtime_ns for path in study.study_dir.rglob("metrics.jsonl")}
     again = raytricks.tune(resume=study.study_dir)
-    assert {path: path.stat().st_mtime_ns for path in study.study_dir.glob("*/*/metrics.jsonl")} == before
+    assert {path: path.stat().st_mtime_ns for path in study.study_dir.rglob("metrics.jsonl")} == before
     assert len(before) == 8
     assert again.result.best == study.result.best and again.result.certificate == study.result.certificate
 
@@ -111,6 +111,26 @@ def test_study_takes_more_trials_and_keeps_the_others(study):
     more = raytricks.tune(None, {"tune.num_trials": 5, "tune.retrain_seeds": 0}, resume=study.study_dir)
     assert {t.number: t.score for t in more.result.trials if t.number < 4} == scores
     assert len(more.result.trials) == 5 and more.result.certificate is None
+
+
+def test_another_winner_is_trained_again_itself(study):
+    """A trial that is better than the winner, as if more trials had found it, gets runs of its own."""
+    number = next(t.number for t in study.result.trials if t.number not in (0, study.result.best))
+    trial = study.study_dir / "trials" / f"{number:03d}"
+    metrics = trial / "metrics.jsonl"
+    original = metrics.read_text()
+    lines = [json.loads(line) for line in original.splitlines()]
+    metrics.write_text("".join(json.dumps(r | ({"val_top1": 1.0} if "val_top1" in r else {})) + "\n" for r in lines))
+    try:
+        again = raytricks.tune(None, {"tune.retrain_seeds": 1}, resume=study.study_dir)
+    finally:
+        metrics.write_text(original)
+    assert again.result.best == number
+    run = study.study_dir / "retrain" / f"{number:03d}" / "001"
+    values = again.result.certificate.winner.values
+    assert load_config(run / "config.yaml").config.recipe.base_lr == values["recipe.base_lr"]
+    (record,) = [r for r in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "val_top1" in r]
+    assert again.result.certificate.winner.test_top1 == (record["val_top1"],)
 
 
 def test_study_of_which_every_trial_fails_says_why_and_exits_with_5(tmp_path):

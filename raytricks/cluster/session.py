@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, prepare_authentication, protect_token_file
 from raytricks.errors import ClusterError
 
 _QUIET = {
@@ -25,14 +26,17 @@ def ray_session() -> Iterator[dict[str, float]]:
     """Have Ray running while entered; yields the cluster's resources, such as {"CPU": 2.0}.
 
     A cluster named by RAY_ADDRESS is used and left running. Otherwise one is started here with
-    address="local" (Ray would else join any cluster that happens to run) and stopped at the end.
+    address="local" (Ray would else join any cluster that happens to run) and stopped at the end. A token
+    that exists is used, and the one that Ray may write is made readable for its owner only.
 
     Raises:
         ClusterError: no cluster at the address, or Ray does not start.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    prepare_authentication()
     import ray  # after the environment is set; reads it on import
+    from ray.exceptions import AuthenticationError
 
     is_ours = not ray.is_initialized()
     if is_ours:
@@ -42,9 +46,13 @@ def ray_session() -> Iterator[dict[str, float]]:
             options["include_dashboard"] = False
         try:
             ray.init(address=address, **options)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (AuthenticationError, ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             first_line = str(error).strip().splitlines()[0]
-            raise ClusterError(f"Ray at {address!r} cannot be used: {first_line}; check RAY_ADDRESS") from None
+            # a wrong token looks like a cluster that does not answer (Ray 2.60)
+            token = "" if address == "local" else f"; if it wants a token, {HOW_TO_NAME_A_TOKEN}"
+            raise ClusterError(f"Ray at {address!r} cannot be used: {first_line}; check RAY_ADDRESS{token}") from None
+        finally:
+            protect_token_file()
     for name in ("ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

@@ -211,11 +211,11 @@ class _Launch:
         if distillation.teacher is not None:
             check_teacher(distillation.teacher, distillation.teacher_weights, plan.catalog.class_names)
         self.device_type: Literal["cpu", "cuda"] = device_type_of(config)
-        num_workers = max(1, config.workers)
         executions = []
         for segment in plan.segments:  # what is wrong with a later one must show before the first step
             image_tricks(segment.config.tricks, data.channels)
-            executions.append(plan_execution(segment.config, num_workers=num_workers, device_type=self.device_type))
+            for count in sorted({max(1, config.fewest_workers), max(1, config.most_workers)}, reverse=True):
+                executions.append(plan_execution(segment.config, num_workers=count, device_type=self.device_type))
         self.execution = executions[0]
         model = build_model(
             config.model,
@@ -260,6 +260,7 @@ class _Launch:
 
     def open_run_directory(self) -> None:
         from raytricks.training import run_directory
+        from raytricks.training.launch import begin_launch
 
         self.plan = replace(self.plan, config=run_directory.with_absolute_paths(self.plan.config))
         config = self.plan.config
@@ -275,6 +276,7 @@ class _Launch:
             "launch": {"execution": vars(self.execution).copy(), "resumed": self.is_resumed},
         }
         run_directory.write_run_file(self.run_dir, facts)
+        self.launch = begin_launch(self.run_dir)
         self.reporter.open_log(self.run_dir / run_directory.LOG_FILE)
         self.show_header()
 
@@ -304,13 +306,13 @@ class _Launch:
         assert self.run_dir is not None
         config = self.plan.config
         data = prepare_data(self.plan.catalog, config.data)
-        job = TrainingJob(config=config, data=data, run_dir=self.run_dir)
+        job = TrainingJob(config=config, data=data, run_dir=self.run_dir, launch=self.launch)
 
         def begin() -> None:
             stop.install()
             self.reporter.start(epoch_ends(self.plan.segments))
 
-        if config.workers:
+        if config.most_workers:
             from raytricks.cluster.driver import train_on_ray
 
             train_on_ray(

@@ -17,9 +17,18 @@ import signal as _signal
 
 
 class RaytricksError(Exception):
-    """A failure that the user should see as one line, without a traceback."""
+    """A failure that the user should see as one line, without a traceback of ours.
+
+    Args:
+        message: the line.
+        details: what is shown before it: the traceback of code that is not ours to mend.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class ConfigError(RaytricksError):

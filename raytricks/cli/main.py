@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
+from raytricks.cli.check import check
 from raytricks.cli.data import data_app
 from raytricks.cli.tune import tune
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
@@ -64,6 +65,11 @@ app.command(
     epilog="Examples:  raytricks tune configs/tune_digits.yaml   |   raytricks tune photos/ --budget 2h "
     "tune.space.tricks.mixup.alpha=[0,0.1,0.2]"
 )(tune)
+
+
+app.command(
+    epilog="Examples:  raytricks check configs/digits.yaml   |   raytricks check output_dir=/shared/runs --distributed"
+)(check)
 
 
 @app.command(
@@ -160,6 +166,8 @@ def main() -> None:
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
     except RaytricksError as error:
+        if error.details:
+            print(error.details.rstrip(), file=sys.stderr)
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from raytricks.cluster.session import ray_session, require_resources
-from raytricks.cluster.trainer import FitThread, make_trainer, raise_outcome
-from raytricks.cluster.worker import STOP_FILE
+from raytricks.cluster.placement import alive_nodes, cpus_per_worker, require_room
+from raytricks.cluster.requests import STOP_FILE, Requests
+from raytricks.cluster.session import ray_session
+from raytricks.cluster.trainer import FitThread, fit_run, remove_old_launches
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import METRICS_FILE, Record, read_records
 
@@ -20,7 +21,7 @@ def train_on_ray(
     stop_requested: Callable[[], int],
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train with `job.config.workers` Ray Train workers; returns when the run is finished.
+    """Train with the Ray Train workers of `job.config`; returns when the run is finished.
 
     The decoded data goes to Ray's object store once; workers of a node share it.
 
@@ -33,15 +34,20 @@ def train_on_ray(
         ClusterError: no cluster, or too small a one.
         RaytricksError: what ended the training, with the worker's own message.
     """
-    with ray_session() as resources:
+    with ray_session():
         import ray  # after the session has set its environment
 
-        config = job.config
-        cpus = config.hardware.cpus_per_worker or cpus_per_worker(resources, config.workers)
-        require_resources(resources, num_workers=config.workers, cpus_per_worker=cpus, use_gpu=use_gpu)
+        from raytricks.cluster.failures import as_raytricks_error
+
+        config, nodes = job.config, alive_nodes()
+        cpus = config.hardware.cpus_per_worker or cpus_per_worker(nodes, config.most_workers, use_gpu=use_gpu)
+        require_room(nodes, num_workers=config.fewest_workers, cpus_per_worker=cpus, use_gpu=use_gpu)
         started()
-        (job.run_dir / STOP_FILE).unlink(missing_ok=True)
-        fit = FitThread(make_trainer(job, ray.put(job.data), use_gpu=use_gpu, cpus=cpus).fit)
+        requests = Requests(job.run_dir)
+        requests.clear()
+        remove_old_launches(job.run_dir)
+        data = ray.put(job.data)
+        fit = FitThread(lambda: fit_run(job, data, use_gpu=use_gpu, cpus=cpus))
         follower = _Follower(job.run_dir / METRICS_FILE, listener)
         fit.start()
         is_stopping = False
@@ -53,13 +59,9 @@ def train_on_ray(
             fit.join(_FOLLOW_INTERVAL_S)
             follower.poll()
         follower.poll()
-        (job.run_dir / STOP_FILE).unlink(missing_ok=True)
-        raise_outcome(fit, job.run_dir)
-
-
-def cpus_per_worker(resources: dict[str, float], num_workers: int) -> int:
-    """Return an even share of the cluster's CPUs, at least one."""
-    return max(1, int(resources.get("CPU", 1) // num_workers))
+        requests.clear()
+        if fit.error is not None:
+            raise as_raytricks_error(fit.error, job.run_dir) from fit.error
 
 
 class _Follower:

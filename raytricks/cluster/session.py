@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, prepare_authentication, protect_token_file
+from raytricks.cluster.placement import require_room
 from raytricks.errors import ClusterError
 
 _QUIET = {
@@ -16,6 +17,8 @@ _QUIET = {
     # report() returns at the controller's next poll, every 2 s by default (Ray 2.60)
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_V2_ENABLED": "1",
+    # a node that is drained is noticed after at most 5 s by default (Ray 2.60); some clouds give 30 s
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     # else a thread that outlives the session starts Ray again
     "RAY_ENABLE_AUTO_CONNECT": "0",
 }
@@ -63,20 +66,9 @@ def ray_session() -> Iterator[dict[str, float]]:
 
 
 def require_resources(resources: dict[str, float], *, num_workers: int, cpus_per_worker: int, use_gpu: bool) -> None:
-    """Refuse at once what the cluster can never give; Ray would wait for it for ever.
+    """Refuse what a cluster can never give, by its resources as a whole; see `raytricks.cluster.placement`.
 
     Raises:
         ClusterError: fewer CPUs or GPUs than the workers need.
     """
-    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    wanted = num_workers * cpus_per_worker
-    if wanted > cpus:
-        raise ClusterError(
-            f"workers={num_workers} with {cpus_per_worker} CPU each need {wanted} CPUs, the cluster has {cpus:g}; "
-            f"set workers={max(1, int(cpus // cpus_per_worker))}"
-        )
-    if use_gpu and num_workers > gpus:
-        raise ClusterError(
-            f"workers={num_workers} on GPUs need {num_workers} GPUs, the cluster has {gpus:g}; "
-            + (f"set workers={int(gpus)}" if gpus else "set hardware.device=cpu")
-        )
+    require_room([resources], num_workers=num_workers, cpus_per_worker=cpus_per_worker, use_gpu=use_gpu)

@@ -1,18 +1,19 @@
-"""A run on Ray Train: its trainer, the thread that it runs in, and what came of it."""
+"""A run on Ray Train: its trainer, begun again when its workers have to move, and the thread that it runs in."""
 
 from collections.abc import Callable
 import os
 from pathlib import Path
+import shutil
 import threading
 import time
 from typing import Any
 
 from raytricks.cluster.worker import train_worker
-from raytricks.errors import RaytricksError
 from raytricks.training.loop import TrainingJob
 
 RAY_FOLDER = ".ray"
 _COLLECTIVE_TIMEOUT_S = 600
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 
 class FitThread(threading.Thread):
@@ -36,56 +37,69 @@ class FitThread(threading.Thread):
             self.error = error
 
 
-def make_trainer(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: bool = False):
-    """Return a Ray Train trainer of a run.
+def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: bool = False) -> None:
+    """Train a run to its end with the workers of its config.
+
+    Workers whose node is about to be taken away save and leave, and others go on at once; that counts
+    as no failure. With a range of workers the next ones are no more than those that stay, until there
+    is room for more: Ray Train counts on a node that is drained until it is gone.
 
     Args:
         data: reference to `job.data` in Ray's object store.
         cpus: of each worker.
         is_paced: the workers wait after each epoch, see `raytricks.cluster.pace`.
+
+    Raises:
+        TrainingFailedError: Ray Train's; `raytricks.cluster.failures` makes one line of it.
     """
+    most = job.config.most_workers
+    try:
+        while True:
+            outcome = _make_trainer(job, data, most, use_gpu=use_gpu, cpus=cpus, is_paced=is_paced).fit().return_value
+            if outcome is None:
+                return
+            most = min(job.config.most_workers, max(job.config.fewest_workers, outcome["staying"]))
+    finally:
+        shutil.rmtree(job.run_dir / RAY_FOLDER, ignore_errors=True)  # its bookkeeping is of no use to anyone
+
+
+def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bool, cpus: int, is_paced: bool):
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from raytricks.cluster.failures import StopRepeatedFailures
+    from raytricks.cluster.resizing import SaveBeforeResize
+
+    config, run_dir = job.config, job.run_dir.resolve()
+    os.environ[_START_TIMEOUT] = str(config.hardware.start_timeout_s)
     assignment = {
-        "config": job.config.model_dump_json(),
+        "config": config.model_dump_json(),
         "data": data,
-        "run_dir": str(job.run_dir.resolve()),
+        "run_dir": str(run_dir),
+        "launch": job.launch,
         "cpus_per_worker": cpus,
         "is_paced": is_paced,
     }
-    per_worker = {"CPU": cpus} | ({"GPU": 1} if use_gpu else {})
     return TorchTrainer(
         train_worker,
         train_loop_config=assignment,
-        scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=use_gpu, resources_per_worker=per_worker),
+        scaling_config=ScalingConfig(
+            num_workers=(config.fewest_workers, most_workers) if config.is_elastic else config.most_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if use_gpu else {}),
+            elastic_resize_monitor_interval_s=config.hardware.resize_every_s,
+        ),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
         # A name of its own for each launch: Ray would inherit an older launch's bookkeeping
         run_config=RunConfig(
-            name=f"launch-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
-            storage_path=str((job.run_dir / RAY_FOLDER).resolve()),
-            failure_config=FailureConfig(max_failures=job.config.hardware.max_restarts),
+            name=f"launch-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns()}",
+            storage_path=str(run_dir / RAY_FOLDER),
+            failure_config=FailureConfig(max_failures=config.hardware.max_restarts, max_preemption_failures=-1),
+            callbacks=[StopRepeatedFailures(), SaveBeforeResize(run_dir)],  # type: ignore[list-item]
         ),
     )
 
 
-def raise_outcome(fit: FitThread, run_dir: Path) -> None:
-    """Raise what ended a run that `make_trainer`'s trainer has carried out, if it failed.
-
-    Raises:
-        RaytricksError: with the worker's own message.
-    """
-    if fit.error is not None:
-        raise RaytricksError(f"{run_dir}: {describe_failure(fit.error)}") from fit.error
-    outcome = fit.result.return_value
-    if outcome is not None:
-        raise outcome["error"]
-
-
-def describe_failure(error: BaseException) -> str:
-    """Name the rank and the last line of the worker's own traceback."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for rank, failure in sorted(failures.items()):
-        last_line = str(failure).strip().splitlines()[-1]
-        return f"worker {rank} failed: {last_line}"
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+def remove_old_launches(run_dir: Path) -> None:
+    """Remove what Ray Train has kept of launches that were killed."""
+    shutil.rmtree(run_dir / RAY_FOLDER, ignore_errors=True)

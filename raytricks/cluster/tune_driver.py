@@ -11,11 +11,11 @@ import os
 import shutil
 from typing import Any
 
+from raytricks.cluster.requests import STOP_FILE
 from raytricks.cluster.session import require_resources
-from raytricks.cluster.trainer import RAY_FOLDER, FitThread, describe_failure
-from raytricks.cluster.worker import STOP_FILE
+from raytricks.cluster.trainer import RAY_FOLDER, FitThread
 from raytricks.config import ExperimentConfig
-from raytricks.errors import ClusterError, ConfigError, InterruptedRun, RaytricksError
+from raytricks.errors import ClusterError, ConfigError, InterruptedRun
 from raytricks.training.records import Record
 from raytricks.tuning.rungs import TAKING_TURNS
 from raytricks.tuning.study_task import StudyTask
@@ -71,6 +71,7 @@ def run_trials(
     shutil.rmtree(ray_folder, ignore_errors=True)  # of a launch that was cut off
 
     # import ray, which reads the environment
+    from raytricks.cluster.failures import as_raytricks_error
     from raytricks.cluster.tune_events import TrialEvents
     from raytricks.cluster.tuner import make_tuner
 
@@ -96,7 +97,7 @@ def run_trials(
         events.poll(listener)
     events.poll(listener)
     if fit.error is not None:
-        raise RaytricksError(f"{task.trials_dir}: {describe_failure(fit.error)}") from fit.error
+        raise as_raytricks_error(fit.error, task.trials_dir) from fit.error
     shutil.rmtree(ray_folder, ignore_errors=True)
 
 
@@ -106,7 +107,7 @@ def trial_slots(config: ExperimentConfig, resources: dict[str, float], *, use_gp
     Raises:
         ClusterError: not even one trial fits.
     """
-    num_workers, cpus = max(1, config.workers), cpus_per_trial_worker(config)
+    num_workers, cpus = max(1, config.most_workers), cpus_per_trial_worker(config)
     require_resources(resources, num_workers=num_workers, cpus_per_worker=cpus, use_gpu=use_gpu)
     slots = int(resources.get("CPU", 0) // (num_workers * cpus))
     if use_gpu:
@@ -120,7 +121,12 @@ def cpus_per_trial_worker(config: ExperimentConfig) -> int:
 
 
 def check_search(config: ExperimentConfig) -> None:
-    """Raise ConfigError when the sampler is not installed or does not go with the scheduler."""
+    """Raise ConfigError for elastic trials, and when the sampler is not installed or does not suit the scheduler."""
+    if config.is_elastic:
+        raise ConfigError(
+            f"workers is {list(config.workers)}, a search needs to know how many workers a trial takes; set "  # type: ignore[arg-type]
+            f"workers={config.fewest_workers}, more trials then run at a time"
+        )
     if config.tune.sampler == "optuna" and importlib.util.find_spec("optuna") is None:
         raise ConfigError(
             "tune.sampler optuna needs the package optuna: pip install 'raytricks[optuna]', or set tune.sampler=random"
@@ -134,7 +140,7 @@ def check_search(config: ExperimentConfig) -> None:
 
 def _refuse_turns(task: StudyTask, slots: int, resources: dict[str, float]) -> None:
     """Refuse what would wait for ever: on several nodes, trials of several workers do not take turns."""
-    tune, workers = task.base.tune, task.base.workers
+    tune, workers = task.base.tune, task.base.most_workers
     num_nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in resources)
     if workers > 1 and tune.scheduler in TAKING_TURNS and slots < task.num_trials and num_nodes > 1:
         raise ClusterError(

@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from raytricks.cluster.worker import requested_stop
+from raytricks.cluster.requests import requested_stop
 from raytricks.training.records import Record
 from raytricks.tuning.study_task import StudyTask
 from raytricks.tuning.trial_files import TrialState, epoch_records, read_state, trial_directory, write_state

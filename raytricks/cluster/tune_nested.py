@@ -1,16 +1,16 @@
 """A trial of several workers: Ray Train's worker group, driven epoch by epoch from the trial's actor."""
 
 from collections.abc import Callable, Iterator
-import shutil
 import signal
 from typing import Any
 
 import ray
 
+from raytricks.cluster.failures import as_raytricks_error
 from raytricks.cluster.pace import Pace
-from raytricks.cluster.trainer import RAY_FOLDER, FitThread, make_trainer, raise_outcome
+from raytricks.cluster.requests import STOP_FILE, Requests
+from raytricks.cluster.trainer import FitThread, fit_run
 from raytricks.cluster.tune_trial import OneWorkerTrial
-from raytricks.cluster.worker import STOP_FILE
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import Record
 from raytricks.tuning.study_task import StudyTask
@@ -34,9 +34,9 @@ class ManyWorkersTrial(OneWorkerTrial):
         if id(job.data) not in self._references:  # `TrialData` keeps the data, so the id stays its own
             self._references[id(job.data)] = ray.put(job.data)
         data = self._references[id(job.data)]
-        trainer = make_trainer(job, data, use_gpu=self._use_gpu, cpus=self._cpus, is_paced=True)
+        fit = FitThread(lambda: fit_run(job, data, use_gpu=self._use_gpu, cpus=self._cpus, is_paced=True))
         stop_requested = (lambda: 0) if self._is_pbt else self._requested_stop
-        return _paced_epochs(job, FitThread(trainer.fit), self._num_made(), stop_requested)
+        return _paced_epochs(job, fit, self._num_made(), stop_requested)
 
     def _num_made(self) -> int:
         return 0 if self._run is None else self._run.num_replayed
@@ -50,7 +50,8 @@ def _paced_epochs(
     However the iteration ends, the workers end too and their resources are free again.
     """
     pace, stop_file = Pace(job.run_dir), job.run_dir / STOP_FILE
-    stop_file.unlink(missing_ok=True)
+    requests = Requests(job.run_dir)
+    requests.clear()
     pace.clear()
     pace.grant(num_made + 1)
     fit.start()
@@ -64,16 +65,16 @@ def _paced_epochs(
             elif (signal_number := stop_requested()) and not stop_file.exists():
                 stop_file.write_text(str(signal_number))
             fit.join(_POLL_INTERVAL_S)
-        raise_outcome(fit, job.run_dir)
+        if fit.error is not None:
+            raise as_raytricks_error(fit.error, job.run_dir) from fit.error
         for last in range(epoch + 1, job.config.recipe.epochs + 1):
             yield _record_of(job, last)
     finally:
         if fit.is_alive():
             stop_file.write_text(str(int(signal.SIGTERM)))
             fit.join(_RELEASE_WAIT_S)
-        stop_file.unlink(missing_ok=True)
+        requests.clear()
         pace.clear()
-        shutil.rmtree(job.run_dir / RAY_FOLDER, ignore_errors=True)
 
 
 def _record_of(job: TrainingJob, epoch: int) -> Record:

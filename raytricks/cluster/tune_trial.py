@@ -7,7 +7,7 @@ from typing import Any
 from ray import tune
 import torch
 
-from raytricks.cluster.worker import requested_stop
+from raytricks.cluster.requests import requested_stop
 from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import Record

@@ -7,12 +7,12 @@ from typing import Any
 
 from ray import tune
 
+from raytricks.cluster.requests import STOP_FILE
 from raytricks.cluster.tune_driver import cpus_per_trial_worker
 from raytricks.cluster.tune_events import TrialEvents
 from raytricks.cluster.tune_nested import ManyWorkersTrial
 from raytricks.cluster.tune_schedulers import METRIC, MODE, make_scheduler
 from raytricks.cluster.tune_trial import OneWorkerTrial
-from raytricks.cluster.worker import STOP_FILE
 from raytricks.tuning.rungs import TAKING_TURNS
 from raytricks.tuning.study_task import StudyTask
 
@@ -39,7 +39,7 @@ def make_tuner(
         folder: for what Tune writes.
         trial_class: in place of the one that the config's workers ask for.
     """
-    trial_class = trial_class or (ManyWorkersTrial if task.base.workers > 1 else OneWorkerTrial)
+    trial_class = trial_class or (ManyWorkersTrial if task.base.most_workers > 1 else OneWorkerTrial)
     cpus = cpus_per_trial_worker(task.base)
     takes_turns = task.base.tune.scheduler in TAKING_TURNS
     draws = task.base.tune.sampler == "optuna"
@@ -91,7 +91,7 @@ def _per_trial(task: StudyTask, slots: int, resources: dict[str, float], use_gpu
     CPUs and GPUs are for them.
     """
     takes_turns = task.base.tune.scheduler in TAKING_TURNS
-    if task.base.workers > 1:
+    if task.base.most_workers > 1:
         return {"memory": int(resources["memory"] // slots) if takes_turns else _NESTED_MEMORY_BYTES}
     cpus: float = cpus_per_trial_worker(task.base)
     if takes_turns and task.base.tune.concurrent_trials:

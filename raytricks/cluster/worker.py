@@ -1,67 +1,96 @@
 """What each Ray Train worker runs: a thin shell around `run_epochs`."""
 
 from pathlib import Path
+import socket
+import time
 from typing import Any
 
 from raytricks.config import ExperimentConfig
+from raytricks.training.signals import LEAVE
 
-STOP_FILE = ".stop-requested"
-"""In the run's directory; holds a signal number, written by the driver."""
+_TELL_WAIT_S = 2.0
 
 
 def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     """Train this worker's share and report each epoch to Ray.
 
     Args:
-        assignment: config (JSON), data (object reference), run_dir, cpus_per_worker; is_paced: wait after
-            each epoch for the next to be granted.
+        assignment: config (JSON), data (object reference), run_dir, launch, cpus_per_worker; is_paced: wait
+            after each epoch for the next to be granted.
 
     Returns:
-        None, or {"error": ...} for a failure that a restart would only repeat.
+        None when the run is finished; {"staying": N} after the workers were asked to leave, N of them on
+        nodes that stay.
+
+    Raises:
+        WorkerFailure: for the driver.
     """
-    import ray
+    from raytricks.cluster.failures import WorkerFailure
+    from raytricks.cluster.preemption import preempted_ranks
+    from raytricks.cluster.requests import Requests
+    from raytricks.errors import InterruptedRun, RaytricksError
+
+    worker = _this_worker(assignment["cpus_per_worker"])
+    requests = Requests(Path(assignment["run_dir"]))
+
+    def asked() -> int:
+        return requests.pending() or (LEAVE if preempted_ranks() else 0)
+
+    try:
+        has_left = not _train(assignment, worker, asked)
+    except InterruptedRun as stop:
+        if stop.signal_number != LEAVE:
+            raise WorkerFailure.of(stop, worker.rank) from None
+        has_left = True
+    except Exception as error:
+        if isinstance(error, RaytricksError) and not worker.is_first:
+            time.sleep(_TELL_WAIT_S)  # where all workers agree, the first one's message is the one to show
+        raise WorkerFailure.of(error, worker.rank) from None
+    if not has_left:
+        return None
+    if worker.is_first:
+        requests.note_left()
+    return {"staying": worker.world_size - len(preempted_ranks())}
+
+
+def _this_worker(cpus: int):
     from ray import train
     from ray.train.torch import get_device
     import torch
 
-    from raytricks.cluster.pace import Pace
-    from raytricks.errors import RaytricksError
     from raytricks.training.allocator import keep_freed_memory
-    from raytricks.training.loop import TrainingJob, run_epochs
     from raytricks.training.worker import Worker
 
     keep_freed_memory()
-    torch.set_num_threads(assignment["cpus_per_worker"])
+    torch.set_num_threads(cpus)
     context = train.get_context()
     device = get_device()
     assert isinstance(device, torch.device)
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    return Worker(context.get_world_rank(), context.get_world_size(), device)
+
+
+def _train(assignment: dict[str, Any], worker, asked) -> bool:
+    """Train until the run is finished; False when it was left while waiting for its pace."""
+    import ray
+    from ray import train
+
+    from raytricks.cluster.pace import Pace
+    from raytricks.training.launch import require_visible
+    from raytricks.training.loop import TrainingJob, run_epochs
+
     run_dir = Path(assignment["run_dir"])
+    require_visible(run_dir, assignment["launch"], host=socket.gethostname())
     job = TrainingJob(
         config=ExperimentConfig.model_validate_json(assignment["config"]),
         data=ray.get(assignment["data"]),
         run_dir=run_dir,
+        launch=assignment["launch"],
     )
-    try:
-        for record in run_epochs(job, worker, stop_requested=lambda: requested_stop(run_dir)):
-            train.report({name: value for name, value in record.items() if name != "kind"})
-            is_last = record["epoch"] == job.config.recipe.epochs
-            if (
-                assignment["is_paced"]
-                and not is_last
-                and not Pace(run_dir).wait_after(
-                    record["epoch"], is_first=worker.is_first, stop_requested=lambda: requested_stop(run_dir)
-                )
-            ):
-                return None
-    except RaytricksError as error:
-        return {"error": error}
-    return None
-
-
-def requested_stop(run_dir: Path) -> int:
-    """Return the signal number that the driver passed on, or 0."""
-    try:
-        return int((run_dir / STOP_FILE).read_text() or 0)
-    except (FileNotFoundError, ValueError):
-        return 0
+    for record in run_epochs(job, worker, stop_requested=asked):
+        train.report({name: value for name, value in record.items() if name != "kind"})
+        is_last = record["epoch"] == job.config.recipe.epochs
+        if assignment["is_paced"] and not is_last:
+            pace = Pace(run_dir)
+            if not pace.wait_after(record["epoch"], is_first=worker.is_first, stop_requested=asked):
+                return False
+    return True

@@ -6,20 +6,17 @@ hardware"; `raytricks.recipe` resolves it, prints it and saves it. Nothing here 
 torch or ray, so a config error costs no start-up time.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from raytricks.config.hardware import CheckpointConfig, HardwareConfig, LoggingConfig, NumWorkers
 from raytricks.config.section import Fraction, PositiveFloat, PositiveInt, Section
 from raytricks.config.tuning import TuneConfig
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SMALL_RESNETS = ("resnet8", "resnet14", "resnet20")
 OWN_MODELS = SMALL_RESNETS + RESNETS
-
-_CREDENTIALS = re.compile(r"^(?!sqlite|file:)[^:]+:.*@|[?&](user|password|passwd|token|secret|\w*key)=", re.IGNORECASE)
-"""In a URI: user:password@, or a query that logs in."""
 
 Side = Annotated[int, Field(ge=4, le=1024)]
 Part = Annotated[float, Field(ge=0, le=1)]
@@ -318,73 +315,6 @@ class TricksConfig(Section):
     gradient_compression: GradientCompressionConfig = GradientCompressionConfig()
 
 
-class HardwareConfig(Section):
-    """How the recipe is carried out. Changing any of it does not change the recipe."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Autocast type; weights stay fp32. auto: bf16 or fp16 on a GPU, the faster of bf16 and fp32
-    on a CPU."""
-    channels_last: bool = True
-    images_per_device: PositiveInt | Literal["auto"] | None = "auto"
-    """Largest micro-batch; more images per worker are accumulated. auto: no limit at first, halved
-    each time the device is out of memory. None: no limit. Batch norm (not group) takes its
-    statistics from a micro-batch, so its results depend on the size, those of model.norm=group do not."""
-    cpus_per_worker: PositiveInt | None = None
-    """Threads of a worker. None: the machine's cores shared evenly."""
-    max_restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a run of several workers may lose one and go on from its newest checkpoint."""
-
-    @field_validator("images_per_device", mode="before")
-    @classmethod
-    def _number_auto_or_none(cls, value: object) -> object:  # one line, where pydantic has one for each type
-        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if not is_number and value is not None and value != "auto":
-            raise ValueError("must be a whole number >= 1, auto or null")
-        return value
-
-    @property
-    def fixed_limit(self) -> int | None:
-        """The largest micro-batch that is fixed; None where there is no limit, or it is found as the run goes."""
-        return None if self.images_per_device == "auto" else self.images_per_device
-
-
-class CheckpointConfig(Section):
-    """When the state is saved, and how much of it is kept."""
-
-    every_steps: PositiveInt | None = None
-    """Also save every N optimizer steps. None: at the end of each epoch only."""
-    keep: PositiveInt = 2
-    """Newest checkpoints kept."""
-
-
-class LoggingConfig(Section):
-    """How often the training step reports."""
-
-    every_steps: PositiveInt = 20
-    """Steps between two lines of metrics.jsonl (one synchronisation with the device each)."""
-    evaluate_every: PositiveInt = 1
-    """Epochs between two evaluations; the last epoch is always evaluated."""
-    noise_scale_every: PositiveInt | None = None
-    """Also measure the gradient noise scale every N steps (one more backward pass each), which says
-    up to which batch linear scaling is safe. None: not measured."""
-    tensorboard: bool = True
-    mlflow: str | None = None
-    """Tracking URI, such as http://host:5000, sqlite:////data/mlflow.db or file:/data/mlruns, without
-    credentials. None: off."""
-    wandb: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
-    """Project in Weights & Biases. None: off. WANDB_MODE and WANDB_API_KEY are wandb's own."""
-
-    @model_validator(mode="after")
-    def _no_credentials(self) -> "LoggingConfig":
-        if self.mlflow is not None and _CREDENTIALS.search(self.mlflow):  # the message must not repeat it
-            raise ValueError(
-                "mlflow must be a tracking URI without credentials, which would be saved with the run; set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or what else the store reads"
-            )
-        return self
-
-
 class Change(Section):
     """Settings that change in the course of a run; `raytricks.config.changes` says which may."""
 
@@ -407,8 +337,9 @@ class ExperimentConfig(Section):
     output_dir: str = "runs"
     """Directory that holds the runs; shared by all nodes of a cluster."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    workers: Annotated[int, Field(ge=0, le=4096)] = 0
-    """0: in this process, without Ray. N: N data-parallel Ray workers."""
+    workers: NumWorkers = 0
+    """0: in this process, without Ray. N: N data-parallel Ray workers. [1, 8]: as many as the cluster has
+    room for, from 1 to 8; they come and go while the run goes on."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     recipe: RecipeConfig = RecipeConfig()
@@ -421,6 +352,21 @@ class ExperimentConfig(Section):
     """What changes after some epochs, in rising order: [{epoch: 4, values: {recipe.base_lr: 0.3}}].
     The learning rate goes on along the curve of the changed settings."""
     tune: TuneConfig = TuneConfig()
+
+    @property
+    def fewest_workers(self) -> int:
+        """The fewest Ray workers that the run goes on with; 0 without Ray."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """The most Ray workers; 0 without Ray."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether workers may come and go."""
+        return not isinstance(self.workers, int)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "ExperimentConfig":

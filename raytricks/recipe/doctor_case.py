@@ -54,4 +54,4 @@ class Case:
     @property
     def has_idle_sync(self) -> bool:
         """There is nothing that synchronised batch norm could synchronise."""
-        return self.config.workers <= 1 or self.config.model.norm == "group"
+        return self.config.most_workers <= 1 or self.config.model.norm == "group"

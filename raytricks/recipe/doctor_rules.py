@@ -60,7 +60,7 @@ def batch_norm_few_images(case: Case) -> Finding | None:
     config = case.config
     if config.model.norm != "batch" or config.tricks.sync_batch_norm or case.is_library_model:
         return None
-    share = max(1, config.recipe.global_batch_size // max(1, config.workers))
+    share = max(1, config.recipe.global_batch_size // max(1, config.most_workers))
     num_pieces = -(-share // (config.hardware.fixed_limit or share))
     images = share // num_pieces
     if images >= BATCH_NORM_FEWEST_IMAGES:
@@ -68,6 +68,16 @@ def batch_norm_few_images(case: Case) -> Finding | None:
     reason = f"batch norm takes its statistics from {images} images, fewer than {BATCH_NORM_FEWEST_IMAGES}"
     remedy = "set model.norm=group, or give each forward pass more images"
     return Finding("batch-norm-few-images", "model.norm", reason, remedy)
+
+
+def elastic_batch_norm(case: Case) -> Finding | None:
+    """Source: what it does; Goyal et al. 2017, section 2.3, on statistics per worker."""
+    config = case.config
+    if not config.is_elastic or config.model.norm != "batch" or config.tricks.sync_batch_norm or case.is_library_model:
+        return None
+    reason = "batch norm takes its statistics from a worker's share of the batch, which changes with the workers"
+    remedy = "set model.norm=group, whose results do not depend on them, or a fixed number of workers"
+    return Finding("elastic-batch-norm", "workers", reason, remedy)
 
 
 def double_smoothing(case: Case) -> Finding | None:
@@ -263,7 +273,7 @@ def fp16_on_cpu(case: Case) -> Finding | None:
 def gradient_compression_idle(case: Case) -> Finding | None:
     """Source: what it does."""
     kind = case.config.tricks.gradient_compression.kind
-    if kind == "none" or case.config.workers > 1:
+    if kind == "none" or case.config.most_workers > 1:
         return None
     reason = f"{kind} gradient compression has no effect: there is no second worker to send gradients to"
     remedy = "set tricks.gradient_compression.kind=none"
@@ -274,6 +284,7 @@ RULES: tuple[Callable[[Case], Finding | None], ...] = (
     sync_bn_zero_gamma,
     sync_bn_idle,
     batch_norm_few_images,
+    elastic_batch_norm,
     double_smoothing,
     teacher_classes,
     low_temperature,

@@ -49,7 +49,7 @@ def header_lines(
             for change, segment in zip(config.changes, segments[1:], strict=True)
         ],
         *_tricks(config),
-        ("hardware", _hardware(execution, config.workers)),
+        ("hardware", _hardware(execution, config)),
     ]
     if config.tricks.distillation.teacher is not None:
         rows.append(("teacher", _teacher(config.tricks.distillation)))
@@ -142,9 +142,12 @@ def _teacher(distillation: DistillationConfig) -> str:
     )
 
 
-def _hardware(execution: Execution, workers: int) -> str:
-    where = f"{workers} Ray worker{'s' if workers > 1 else ''}" if workers else "this process"
+def _hardware(execution: Execution, config: ExperimentConfig) -> str:
+    fewest, most = config.fewest_workers, config.most_workers
+    count = f"{fewest} to {most}" if config.is_elastic else f"{most}"
+    where = f"{count} Ray worker{'s' if most > 1 else ''}" if most else "this process"
     micro = f" in {execution.accumulation_steps} steps" if execution.accumulation_steps > 1 else ""
     return (
         f"{where} on {execution.device_type}, {execution.precision}, {execution.images_per_worker} images each{micro}"
+        f"{f' on {most}' if config.is_elastic else ''}"
     )

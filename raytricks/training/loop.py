@@ -22,7 +22,7 @@ import torch
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.data.prepared import LabelledImages, PreparedData
-from raytricks.errors import InterruptedRun, NonFiniteError
+from raytricks.errors import InterruptedRun, NonFiniteError, RaytricksError
 from raytricks.training.distillation import make_teaching
 from raytricks.training.evaluation import evaluate
 from raytricks.training.micro_batch import FittingImages, Rewind, free_memory, is_out_of_memory
@@ -47,11 +47,13 @@ class TrainingJob:
     Attributes:
         config: resolved.
         run_dir: the run's directory, on storage that all workers see.
+        launch: of `raytricks.training.launch`; None where a lock keeps others from the run.
     """
 
     config: ExperimentConfig
     data: PreparedData
     run_dir: Path
+    launch: str | None = None
 
 
 def run_epochs(
@@ -64,7 +66,7 @@ def run_epochs(
     """Train, yielding the metrics of each epoch; resumes from the run's newest valid checkpoint.
 
     Args:
-        stop_requested: polled on the first worker; a signal number asks to save and stop.
+        stop_requested: polled on the first worker; a signal number (or `signals.LEAVE`) asks to save and stop.
         listener: given each record that is written, on the first worker.
 
     Raises:
@@ -77,10 +79,12 @@ def run_epochs(
     run = _Run(job, worker, stop_requested, listener)
     try:
         yield from run.epochs()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise run.fitting.ending(run.segment.config, run.execution.micro_batch_size) from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise run.fitting.ending(run.segment.config, run.execution.micro_batch_size) from error
+        if not isinstance(error, RaytricksError):
+            error.add_note(f"in step {run.state.step + 1}")  # the same failure at the same step comes again
+        raise
     finally:
         run.close()
 
@@ -94,7 +98,7 @@ class _Run:
         self.fitting = FittingImages(job.run_dir, config, worker)
         self.segments = share_segments(config, job.data, worker, self.fitting.training)
         first = self.segments[0]
-        self.files = RunFiles(job.run_dir, config, worker)
+        self.files = RunFiles(job.run_dir, config, worker, job.launch)
         self.state = build_state(
             config,
             class_names=job.data.class_names,

@@ -9,25 +9,36 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, RaytricksError
 from raytricks.training import checkpoint as checkpoints
+from raytricks.training.launch import require_newest
 from raytricks.training.model_file import save_model
-from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after
+from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after, read_records
 from raytricks.training.state import TrainingState, worker_buffers
 from raytricks.training.trackers import open_trackers
 from raytricks.training.worker import Worker
 
+_HAS_SAVED = ".has-saved"
 CHECKPOINTS, MODEL_FILE, AVERAGE_FILE = "checkpoints", "model.safetensors", "model_ema.safetensors"
 
 
 class RunFiles:
     """Reads and writes a run's directory; only the first worker writes.
 
+    Args:
+        launch: see `raytricks.training.launch`.
+
     Raises:
-        CheckpointError: checkpoints exist but none is valid.
+        CheckpointError: checkpoints exist, or have existed, but none is valid.
     """
 
-    def __init__(self, run_dir: Path, config: ExperimentConfig, worker: Worker) -> None:
-        self._run_dir, self._config, self._worker = run_dir, config, worker
+    def __init__(self, run_dir: Path, config: ExperimentConfig, worker: Worker, launch: str | None = None) -> None:
+        self._run_dir, self._config, self._worker, self._launch = run_dir, config, worker, launch
         self.newest = checkpoints.newest_checkpoint(run_dir / CHECKPOINTS)
+        if self.newest is None and (run_dir / _HAS_SAVED).exists():
+            raise CheckpointError(
+                f"{run_dir / CHECKPOINTS} is gone or empty, though the run had saved checkpoints; put it back, or "
+                "start a new run"
+            )
+        self._lost_steps = 0
         self._writer: RecordWriter | None = None
         self._is_finished = False
 
@@ -47,6 +58,8 @@ class RunFiles:
                 ) from error
         if self._worker.is_first:
             checkpoints.clean_temporary(self._run_dir / CHECKPOINTS)
+            logged = max((record["step"] for record in read_records(self._run_dir / METRICS_FILE)), default=0)
+            self._lost_steps = max(0, logged - state.step)
             drop_records_after(self._run_dir / METRICS_FILE, state.step)
         self._worker.wait_for_all()
 
@@ -67,7 +80,9 @@ class RunFiles:
         if self.newest is not None:
             for line in self.newest.rejected:
                 self.write("note", step=step, epoch=0, text=f"damaged checkpoint left out: {line}")
-            self.write("note", step=step, epoch=0, text=f"resumed from {self.newest.path.name}")
+            self.write("note", step=step, epoch=0, text=f"resumed from {self.newest.path.name}{self._change()}")
+        elif self._lost_steps:
+            self.write("note", step=0, epoch=0, text=f"begun again, nothing was saved before{self._change()}")
 
     def write(self, kind: str, *, step: int, epoch: int, **values) -> None:
         """Write one record, on the first worker."""
@@ -85,14 +100,17 @@ class RunFiles:
         Raises:
             CheckpointError: the disk is full or not writable; raised on all workers.
             NonFiniteError: the weights are poisoned.
+            RaytricksError: another launch carries the run out.
         """
         buffers = self._worker.gather_to_first(worker_buffers(state.models))
         failure: RaytricksError | None = None
         if self._worker.is_first:
             try:
+                require_newest(self._run_dir, self._launch)
                 checkpoints.save_checkpoint(
                     self._run_dir / CHECKPOINTS, state.step, state.content(buffers), keep=self._config.checkpoint.keep
                 )
+                (self._run_dir / _HAS_SAVED).touch()
             except RaytricksError as error:
                 failure = error
         self._raise_on_all(failure)
@@ -108,6 +126,13 @@ class RunFiles:
             save_model(self._run_dir / AVERAGE_FILE, weights, self._config.model, data, of_average)
         save_model(self._run_dir / MODEL_FILE, state.model.state_dict(), self._config.model, data, of_model)
         self._is_finished = True
+
+    def _change(self) -> str:
+        """Return what a reader should know of a resume: steps to make again, another number of workers."""
+        again = f", {self._lost_steps} steps are made again" if self._lost_steps else ""
+        before = None if self.newest is None else len(self.newest.content["worker_buffers"])
+        now = self._worker.world_size
+        return again + (f", on {now} workers instead of {before}" if before not in (None, now) else "")
 
     def _raise_on_all(self, failure: RaytricksError | None) -> None:
         """Raise the first worker's failure; stop the others too, which would wait for it. Collective."""

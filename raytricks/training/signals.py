@@ -5,6 +5,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+LEAVE = 1000
+"""Asked for like a signal: save and stop, to go on at once with other workers. No signal has this number."""
+
 
 class StopSignals:
     """While entered, the first SIGINT or SIGTERM is kept; a second SIGINT raises KeyboardInterrupt.

@@ -1,0 +1,67 @@
+"""Requests to the workers of a run, as files in its directory.
+
+    .stop-requested    holds a signal number: save, stop, and tell the user how to go on
+    .leave-requested   save and leave: the workers are begun again, in another number or on other nodes
+    .left              the first worker has saved and left
+
+The driver and Ray Train's controller write, the workers read; all share the run's directory.
+"""
+
+from pathlib import Path
+import time
+
+from raytricks.training.signals import LEAVE
+
+STOP_FILE = ".stop-requested"
+_LEAVE_FILE, _LEFT_FILE = ".leave-requested", ".left"
+_READ_INTERVAL_S = 0.1  # a loop of short steps must not ask a network file system in each of them
+_WAIT_INTERVAL_S = 0.05
+
+
+def requested_stop(run_dir: Path) -> int:
+    """Return the signal number that the driver passed on, or 0."""
+    try:
+        return int((run_dir / STOP_FILE).read_text() or 0)
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+class Requests:
+    """What the workers of a run are asked for."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._leave, self._left = run_dir / _LEAVE_FILE, run_dir / _LEFT_FILE
+        self._read_at, self._pending = 0.0, 0
+
+    def clear(self) -> None:
+        """Forget all requests, before workers begin."""
+        for path in (self._run_dir / STOP_FILE, self._leave, self._left):
+            path.unlink(missing_ok=True)
+
+    def pending(self) -> int:
+        """Return the signal number asked for, LEAVE or 0; looks a few times a second. For workers."""
+        now = time.monotonic()
+        if not self._pending and now - self._read_at >= _READ_INTERVAL_S:
+            self._read_at = now
+            self._pending = requested_stop(self._run_dir) or (LEAVE if self._leave.exists() else 0)
+        return self._pending
+
+    def note_left(self) -> None:
+        """Tell that the state is saved and the workers do nothing more. For the first worker."""
+        self._left.touch()
+
+    def ask_to_leave(self) -> None:
+        """Ask the workers to save and leave."""
+        self._left.unlink(missing_ok=True)
+        self._leave.touch()
+
+    def await_leave(self, timeout_s: float) -> bool:
+        """Wait until the workers have left; takes the request back either way. Returns whether they did."""
+        give_up_at = time.monotonic() + timeout_s
+        while not self._left.exists() and time.monotonic() < give_up_at:
+            time.sleep(_WAIT_INTERVAL_S)
+        has_left = self._left.exists()
+        self._leave.unlink(missing_ok=True)
+        self._left.unlink(missing_ok=True)
+        return has_left

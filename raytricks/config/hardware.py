@@ -1,0 +1,104 @@
+"""How a run is carried out: workers, devices, checkpoints, logs. Nothing here changes the recipe."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from raytricks.config.section import PositiveFloat, PositiveInt, Section
+
+_CREDENTIALS = re.compile(r"^(?!sqlite|file:)[^:]+:.*@|[?&](user|password|passwd|token|secret|\w*key)=", re.IGNORECASE)
+"""In a URI: user:password@, or a query that logs in."""
+
+_MOST_WORKERS = 4096
+
+
+def _number_or_range(value: object) -> object:
+    """Say in one line what pydantic says once for each type of a union."""
+
+    def is_number(item: object, least: int) -> bool:
+        return isinstance(item, int) and not isinstance(item, bool) and least <= item <= _MOST_WORKERS
+
+    if is_number(value, 0):
+        return value
+    if isinstance(value, list | tuple) and len(value) == 2 and all(is_number(item, 1) for item in value):
+        if value[0] <= value[1]:
+            return tuple(value)
+        raise ValueError(f"must be [fewest, most] with fewest <= most; write [{value[1]}, {value[0]}]")
+    raise ValueError(f"must be a whole number from 0 to {_MOST_WORKERS}, or [fewest, most] such as [1, 8]")
+
+
+NumWorkers = Annotated[int | tuple[int, int], BeforeValidator(_number_or_range)]
+
+
+class HardwareConfig(Section):
+    """How the recipe is carried out. Changing any of it does not change the recipe."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Autocast type; weights stay fp32. auto: bf16 or fp16 on a GPU, the faster of bf16 and fp32
+    on a CPU."""
+    channels_last: bool = True
+    images_per_device: PositiveInt | Literal["auto"] | None = "auto"
+    """Largest micro-batch; more images per worker are accumulated. auto: no limit at first, halved
+    each time the device is out of memory. None: no limit. Batch norm (not group) takes its
+    statistics from a micro-batch, so its results depend on the size, those of model.norm=group do not."""
+    cpus_per_worker: PositiveInt | None = None
+    """Threads of a worker. None: the machine's cores shared evenly."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a run on Ray may lose a worker and go on from its newest checkpoint. A node that is taken
+    away with notice does not count; a failure that comes again at the same step ends the run at once."""
+    start_timeout_s: PositiveFloat = 60.0
+    """Seconds that Ray waits for workers to start before it tries again, perhaps with fewer: after a node
+    is lost Ray may count on it for that long. Longer than the slowest node takes to import torch."""
+    resize_every_s: PositiveFloat = 60.0
+    """With a range of workers: seconds between two looks for room for more of them."""
+
+    @field_validator("images_per_device", mode="before")
+    @classmethod
+    def _number_auto_or_none(cls, value: object) -> object:  # one line, where pydantic has one for each type
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not is_number and value is not None and value != "auto":
+            raise ValueError("must be a whole number >= 1, auto or null")
+        return value
+
+    @property
+    def fixed_limit(self) -> int | None:
+        """The largest micro-batch that is fixed; None where there is no limit, or it is found as the run goes."""
+        return None if self.images_per_device == "auto" else self.images_per_device
+
+
+class CheckpointConfig(Section):
+    """When the state is saved, and how much of it is kept."""
+
+    every_steps: PositiveInt | None = None
+    """Also save every N optimizer steps. None: at the end of each epoch only."""
+    keep: PositiveInt = 2
+    """Newest checkpoints kept."""
+
+
+class LoggingConfig(Section):
+    """How often the training step reports."""
+
+    every_steps: PositiveInt = 20
+    """Steps between two lines of metrics.jsonl (one synchronisation with the device each)."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+    noise_scale_every: PositiveInt | None = None
+    """Also measure the gradient noise scale every N steps (one more backward pass each), which says
+    up to which batch linear scaling is safe. None: not measured."""
+    tensorboard: bool = True
+    mlflow: str | None = None
+    """Tracking URI, such as http://host:5000, sqlite:////data/mlflow.db or file:/data/mlruns, without
+    credentials. None: off."""
+    wandb: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
+    """Project in Weights & Biases. None: off. WANDB_MODE and WANDB_API_KEY are wandb's own."""
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> "LoggingConfig":
+        if self.mlflow is not None and _CREDENTIALS.search(self.mlflow):  # the message must not repeat it
+            raise ValueError(
+                "mlflow must be a tracking URI without credentials, which would be saved with the run; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or what else the store reads"
+            )
+        return self

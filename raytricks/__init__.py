@@ -11,6 +11,8 @@ from raytricks.version import __version__
 
 if TYPE_CHECKING:
     from raytricks.api import Plan, RunResult, diagnose, plan_run, train
+    from raytricks.cli.submit import submit
+    from raytricks.cluster.jobs import Job
     from raytricks.config import ExperimentConfig, load_config
     from raytricks.recipe.doctor import Finding
     from raytricks.study import Study, tune
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ExperimentConfig",
     "Finding",
+    "Job",
     "Plan",
     "RunResult",
     "Study",
@@ -28,6 +31,7 @@ __all__ = [
     "load_config",
     "load_model",
     "plan_run",
+    "submit",
     "train",
     "tune",
 ]
@@ -43,6 +47,8 @@ _HOMES = {
     "Finding": "raytricks.recipe.doctor",
     "Study": "raytricks.study",
     "tune": "raytricks.study",
+    "Job": "raytricks.cluster.jobs",
+    "submit": "raytricks.cli.submit",
     "TrainedModel": "raytricks.training.model_file",
     "load_model": "raytricks.training.model_file",
 }

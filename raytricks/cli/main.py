@@ -8,6 +8,8 @@ import typer
 from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
 from raytricks.cli.check import check
 from raytricks.cli.data import data_app
+from raytricks.cli.jobs import jobs_app
+from raytricks.cli.submit import submit_and_follow
 from raytricks.cli.tune import tune
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.version import __version__
@@ -23,6 +25,7 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Look at configs without running them.")
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
+app.add_typer(jobs_app, name="jobs")
 
 # The base of every usage error: click's class, which typer imports or, in newer versions, carries.
 _UsageError: Any = typer.BadParameter.__base__
@@ -65,6 +68,12 @@ app.command(
     epilog="Examples:  raytricks tune configs/tune_digits.yaml   |   raytricks tune photos/ --budget 2h "
     "tune.space.tricks.mixup.alpha=[0,0.1,0.2]"
 )(tune)
+app.command(
+    "submit",
+    context_settings={"allow_interspersed_args": False},  # what follows `train` is its own
+    epilog="Examples:  raytricks submit --follow -- train configs/digits.yaml   |   raytricks submit --address "
+    "http://head:8265 -- tune photos/ --budget 2h",
+)(submit_and_follow)
 
 
 app.command(

@@ -10,4 +10,11 @@ tune_driver       carry out the trials of a study, follow them, pass signals on
 tuner             Ray Tune's Tuner for them, with tune_schedulers and tune_search (Optuna)
 tune_trial        trials of one worker, in actors that stay; tune_nested: of several workers
 tune_events       what happens to trials, told and noted
+
+authentication    Ray's token: where it is, when it is used, who can read it
+job_address       of the dashboard that jobs go to; dashboard: requests to it
+job_files         what travels with a job, by job_ignore; job_package: copies of it, as a runtime_env
+job_command       what a job runs, with job_paths that the cluster can see
+submission        checks, packs and submits a command
+jobs              ask for a job, follow or stop it, with job_info, job_log and job_client (Ray's own)
 """

@@ -56,12 +56,17 @@ def auth_header() -> dict[str, str]:
     """Return the HTTP header that Ray's dashboard wants; empty without a token or with another mode.
 
     Raises:
-        ClusterError: RAY_AUTH_TOKEN_PATH names no file with a token.
+        ClusterError: RAY_AUTH_TOKEN_PATH names no file with a token, or it is none that can be sent.
     """
     if not _is_wanted():
         return {}
     found = _find_token()
-    return {} if found is None else {"Authorization": f"Bearer {found[1]}"}
+    if found is None:
+        return {}
+    source, token = found
+    if not (token.isascii() and token.isprintable()):
+        raise ClusterError(f"{source}: the token holds a line break or another character that no token has")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _is_wanted() -> bool:

@@ -1,0 +1,35 @@
+"""`raytricks check`: look at the environment of a run."""
+
+from typing import Annotated
+
+import typer
+
+from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
+from raytricks.errors import ClusterError
+
+
+def check(
+    target: Target = None,
+    overrides: OverrideList = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Also train the digits for some steps with two Ray workers.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
+) -> None:
+    """Check that this machine, and the cluster of RAY_ADDRESS, can carry out a run; exit with 4 if not."""
+    target, settings = split_arguments(target, overrides)
+    require_target(target)
+    from pathlib import Path
+
+    from raytricks.config import load_config
+
+    if target is not None and Path(target).expanduser().is_dir():
+        config = load_config(None, settings, {"data.path": target}, "the directory given").config
+    else:
+        config = load_config(target, settings).config
+    from raytricks.cluster.check import check_environment
+    from raytricks.report.check_lines import print_json, print_results
+
+    show = print_json if as_json else print_results
+    if not show(check_environment(config, distributed=distributed)):
+        raise typer.Exit(ClusterError.exit_code)

@@ -22,6 +22,7 @@ from raytricks.report.progress import Reporter
 from raytricks.report.summary import summary_lines
 
 Overrides = Sequence[str] | Mapping[str, Any]
+RESUME_AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,9 @@ def train(
     Args:
         target: a config file or a directory of images; not with `resume`.
         overrides: dotted settings.
-        resume: directory of an unfinished run, continued from its newest valid checkpoint.
+        resume: directory of an unfinished run, continued from its newest valid checkpoint. "auto": the run
+            that target and overrides name (`name=...`), when there is one, else a new run; a finished one
+            is returned as it is. The same command may so be given again and again.
         reporter: where progress goes; None prints nothing but to the run's log.txt.
         dry_run: stop after the header; writes nothing and returns None.
         strict: raise ConfigError, before anything is written, for what `diagnose` finds.
@@ -156,21 +159,15 @@ def train(
     Raises:
         RaytricksError: see raytricks.errors for the kinds.
     """
+    from raytricks.training.records import METRICS_FILE, read_records
+    from raytricks.training.run_directory import is_finished
+
     started_s = time.monotonic()
     reporter = reporter or Reporter("quiet")
-    if resume is not None:
-        from raytricks.training import run_directory
-
-        if target is not None:
-            raise ConfigError(f"--resume {resume} takes its config from the run; leave {target} out")
-        run_dir: Path | None = Path(resume).expanduser()
-        config = run_directory.open_run_to_resume(run_dir, overrides)
-        catalog = _find_data(config)
-        run_directory.require_same_data(run_dir, catalog)
-        plan = _plan(LoadedConfig(config, {}), catalog)
-    else:
-        plan = plan_run(target, overrides)
-        run_dir = None
+    plan, run_dir = _plan_launch(target, overrides, resume)
+    if run_dir is not None and is_finished(run_dir):
+        reporter.line(f"finished before: {run_dir}; nothing is left to do")
+        return RunResult(run_dir, read_records(run_dir / METRICS_FILE))
     launch = _Launch(plan, reporter, run_dir)
     try:
         if strict:
@@ -184,6 +181,35 @@ def train(
         return launch.finish(started_s)
     finally:
         reporter.close()
+
+
+def _plan_launch(
+    target: str | Path | None, overrides: Overrides, resume: str | Path | None
+) -> tuple[Plan, Path | None]:
+    """Plan a new run, or one that goes on in the directory that is returned too."""
+    from raytricks.training import run_directory
+
+    if resume is None:
+        return plan_run(target, overrides), None
+    if resume == RESUME_AUTO:
+        plan = plan_run(target, overrides)
+        run_dir = run_directory.named_run_directory(plan.config)
+        if run_dir.exists():
+            run_directory.remove_unbegun_run(run_dir)
+        if not run_dir.exists():
+            return plan, None
+        run_directory.require_same_recipe(run_dir, run_directory.with_absolute_paths(plan.config))
+    else:
+        if target is not None:
+            raise ConfigError(
+                f"--resume {resume} takes its config from the run; leave {target} out, or write --resume auto to go on "
+                "with the run that the command names"
+            )
+        run_dir = Path(resume).expanduser()
+        config = run_directory.open_run_to_resume(run_dir, overrides)
+        plan = _plan(LoadedConfig(config, {}), _find_data(config))
+    run_directory.require_same_data(run_dir, plan.catalog)
+    return plan, run_dir
 
 
 class _Launch:

@@ -30,7 +30,10 @@ def pytest_configure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Count what the TRICKS table has driven."""
+    """Count what the TRICKS table has driven, and list what faults have cost."""
+    for report in (r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
     passed = [r.nodeid for r in terminalreporter.stats.get("passed", []) if "test_tricks_table.py::" in r.nodeid]
     if passed:
         from raytricks.tricks.table import TRICKS

@@ -16,6 +16,16 @@ OverrideList = Annotated[
 ]
 
 
+def with_resume_value(arguments: list[str]) -> list[str]:
+    """Give a `--resume` that stands alone its value, auto; typer's options all take one or none."""
+    given: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        given.append(argument)
+        if argument == "--resume" and (following is None or following.startswith("-") or "=" in following):
+            given.append("auto")
+    return given
+
+
 def split_arguments(target: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
     """A first argument that is a setting is no target."""
     settings = list(overrides or [])

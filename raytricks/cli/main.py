@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
+from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments, with_resume_value
 from raytricks.cli.check import check
 from raytricks.cli.data import data_app
 from raytricks.cli.jobs import jobs_app
@@ -40,7 +40,11 @@ def train(
     overrides: OverrideList = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN_DIR", help="Go on with an unfinished run from its newest checkpoint."),
+        typer.Option(
+            metavar="[RUN_DIR]",
+            help="Go on with an unfinished run from its newest checkpoint. Alone: with the run of the same name=, or a "
+            "new one, so that the same command can be given again.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
@@ -167,7 +171,7 @@ def _usage_lines(error: typer.BadParameter) -> list[str]:
 def main() -> None:
     """Run the command line; ends the process with the exit code of raytricks.errors."""
     try:
-        code = app(standalone_mode=False)
+        code = app(with_resume_value(sys.argv[1:]), standalone_mode=False)
     except _UsageError as error:
         print(*_usage_lines(error), sep="\n", file=sys.stderr)
         sys.exit(error.exit_code)

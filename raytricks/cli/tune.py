@@ -29,7 +29,11 @@ def tune(
         typer.Option(min=0, metavar="K", help="Retrain default and winner with K fresh seeds (3); 0: no certificate."),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="STUDY_DIR", help="Go on with a study that was stopped.")
+        str | None,
+        typer.Option(
+            metavar="[STUDY_DIR]",
+            help="Go on with a study that was stopped. Alone: with the study of the same name=, or a new one.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line a trial, nothing else.")] = False,

@@ -1,14 +1,14 @@
 """Launch the Ray workers of a run, follow their records, pass signals on."""
 
 from collections.abc import Callable
-from pathlib import Path
 
+from raytricks.cluster.follower import Follower
 from raytricks.cluster.placement import alive_nodes, cpus_per_worker, require_room
 from raytricks.cluster.requests import STOP_FILE, Requests
 from raytricks.cluster.session import ray_session
 from raytricks.cluster.trainer import FitThread, fit_run, remove_old_launches
 from raytricks.training.loop import TrainingJob
-from raytricks.training.records import METRICS_FILE, Record, read_records
+from raytricks.training.records import METRICS_FILE, Record
 
 _FOLLOW_INTERVAL_S = 0.2
 
@@ -48,7 +48,7 @@ def train_on_ray(
         remove_old_launches(job.run_dir)
         data = ray.put(job.data)
         fit = FitThread(lambda: fit_run(job, data, use_gpu=use_gpu, cpus=cpus))
-        follower = _Follower(job.run_dir / METRICS_FILE, listener)
+        follower = Follower(job.run_dir / METRICS_FILE, listener)
         fit.start()
         is_stopping = False
         while fit.is_alive():
@@ -62,24 +62,3 @@ def train_on_ray(
         requests.clear()
         if fit.error is not None:
             raise as_raytricks_error(fit.error, job.run_dir) from fit.error
-
-
-class _Follower:
-    """Hands the new lines of a metrics file to a listener."""
-
-    def __init__(self, path: Path, listener: Callable[[Record], None]) -> None:
-        self._path = path
-        self._listener = listener
-        self._seen = len(read_records(path))
-        self._size = -1
-
-    def poll(self) -> None:
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size == self._size:
-            return
-        self._size = size
-        records = read_records(self._path)
-        self._seen = min(self._seen, len(records))  # a restart forgets what came after its checkpoint
-        for record in records[self._seen :]:
-            self._listener(record)
-        self._seen = len(records)

@@ -2,7 +2,7 @@
 
     .stop-requested    holds a signal number: save, stop, and tell the user how to go on
     .leave-requested   save and leave: the workers are begun again, in another number or on other nodes
-    .left              the first worker has saved and left
+    .left              the first worker has left, after it saved
 
 The driver and Ray Train's controller write, the workers read; all share the run's directory.
 """
@@ -48,7 +48,7 @@ class Requests:
         return self._pending
 
     def note_left(self) -> None:
-        """Tell that the state is saved and the workers do nothing more. For the first worker."""
+        """Tell that the workers do nothing more; what was to be saved is saved. For the first worker."""
         self._left.touch()
 
     def ask_to_leave(self) -> None:
@@ -62,6 +62,10 @@ class Requests:
         while not self._left.exists() and time.monotonic() < give_up_at:
             time.sleep(_WAIT_INTERVAL_S)
         has_left = self._left.exists()
+        self.take_back_leave()
+        return has_left
+
+    def take_back_leave(self) -> None:
+        """Forget that the workers were asked to leave."""
         self._leave.unlink(missing_ok=True)
         self._left.unlink(missing_ok=True)
-        return has_left

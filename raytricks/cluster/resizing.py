@@ -8,7 +8,7 @@ from ray.train.v2._internal.execution.controller.state import ResizingState
 
 from raytricks.cluster.requests import Requests
 
-_SAVE_WAIT_S = 120
+_SAVE_WAIT_S = 60
 
 
 class SaveBeforeResize(ControllerCallback):

@@ -1,6 +1,7 @@
 """A run on Ray Train: its trainer, begun again when its workers have to move, and the thread that it runs in."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 import os
 from pathlib import Path
 import shutil
@@ -8,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+from raytricks.cluster.requests import Requests
 from raytricks.cluster.worker import train_worker
 from raytricks.training.loop import TrainingJob
 
@@ -41,8 +43,8 @@ def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: 
     """Train a run to its end with the workers of its config.
 
     Workers whose node is about to be taken away save and leave, and others go on at once; that counts
-    as no failure. With a range of workers the next ones are no more than those that stay, until there
-    is room for more: Ray Train counts on a node that is drained until it is gone.
+    as no failure. With a range of workers the next ones are no more than those that stay, until the node
+    is gone and there is room for more: Ray Train counts on a node that is drained as on any other.
 
     Args:
         data: reference to `job.data` in Ray's object store.
@@ -52,13 +54,29 @@ def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: 
     Raises:
         TrainingFailedError: Ray Train's; `raytricks.cluster.failures` makes one line of it.
     """
-    most = job.config.most_workers
+    from raytricks.cluster.regrowth import Regrowth
+
+    config, requests = job.config, Requests(job.run_dir)
+    most, regrowth = config.most_workers, nullcontext()
     try:
         while True:
-            outcome = _make_trainer(job, data, most, use_gpu=use_gpu, cpus=cpus, is_paced=is_paced).fit().return_value
-            if outcome is None:
+            trainer = _make_trainer(job, data, most, use_gpu=use_gpu, cpus=cpus, is_paced=is_paced)
+            with regrowth:
+                left = trainer.fit().return_value
+            if left is None:
                 return
-            most = min(job.config.most_workers, max(job.config.fewest_workers, outcome["staying"]))
+            requests.take_back_leave()
+            most, regrowth = config.most_workers, nullcontext()
+            if left["draining"] and config.is_elastic:
+                most = min(most, max(config.fewest_workers, left["num_staying"]))
+                regrowth = Regrowth(
+                    requests,
+                    most,
+                    left["draining"],
+                    cpus=cpus,
+                    use_gpu=use_gpu,
+                    every_s=config.hardware.resize_every_s,
+                )
     finally:
         shutil.rmtree(job.run_dir / RAY_FOLDER, ignore_errors=True)  # its bookkeeping is of no use to anyone
 

@@ -19,14 +19,14 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
             after each epoch for the next to be granted.
 
     Returns:
-        None when the run is finished; {"staying": N} after the workers were asked to leave, N of them on
-        nodes that stay.
+        None when the run is finished. After the workers were asked to leave: num_staying, of the workers
+        those on nodes that stay, and draining, the ids of the other nodes.
 
     Raises:
         WorkerFailure: for the driver.
     """
     from raytricks.cluster.failures import WorkerFailure
-    from raytricks.cluster.preemption import preempted_ranks
+    from raytricks.cluster.preemption import preempted_nodes
     from raytricks.cluster.requests import Requests
     from raytricks.errors import InterruptedRun, RaytricksError
 
@@ -34,7 +34,7 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     requests = Requests(Path(assignment["run_dir"]))
 
     def asked() -> int:
-        return requests.pending() or (LEAVE if preempted_ranks() else 0)
+        return requests.pending() or (LEAVE if preempted_nodes() else 0)
 
     try:
         has_left = not _train(assignment, worker, asked)
@@ -46,11 +46,14 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
         if isinstance(error, RaytricksError) and not worker.is_first:
             time.sleep(_TELL_WAIT_S)  # where all workers agree, the first one's message is the one to show
         raise WorkerFailure.of(error, worker.rank) from None
+    finally:
+        if worker.is_first:
+            requests.note_left()  # also at the end and after a failure: who waits need not wait longer
     if not has_left:
         return None
-    if worker.is_first:
-        requests.note_left()
-    return {"staying": worker.world_size - len(preempted_ranks())}
+    draining = preempted_nodes()
+    leaving = {rank for ranks in draining.values() for rank in ranks}
+    return {"num_staying": worker.world_size - len(leaving), "draining": list(draining)}
 
 
 def _this_worker(cpus: int):

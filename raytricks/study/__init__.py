@@ -34,7 +34,8 @@ def tune(
         overrides: dotted settings; a mapping when `space` or `num_trials` is given.
         space: dotted key -> list of values or {"kind": "uniform", "low": 0, "high": 0.2}; as tune.space.
         num_trials: as tune.num_trials.
-        resume: directory of a study that was stopped; finished trials are not run again.
+        resume: directory of a study that was stopped; finished trials are not run again. "auto": the study that
+            target and overrides name (`name=...`), when there is one, else a new one.
         reporter: where progress goes; None prints nothing.
 
     Raises:

@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any
 
-from raytricks.api import Overrides, Plan, device_type_of, plan_of, plan_run
+from raytricks.api import RESUME_AUTO, Overrides, Plan, device_type_of, plan_of, plan_run
 from raytricks.config import ExperimentConfig
 from raytricks.data.catalog import Catalog
 from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial, RaytricksError
@@ -35,12 +35,18 @@ def open_launch(
         if not isinstance(overrides, Mapping) and overrides:
             raise ConfigError("overrides must be a mapping when space or num_trials is given, got a list of texts")
         overrides = {**overrides, **more} if isinstance(overrides, Mapping) else more
-    if resume is None:
-        return StudyLaunch(plan_run(target, overrides), reporter, None)
+    if resume is None or resume == RESUME_AUTO:
+        launch = StudyLaunch(plan_run(target, overrides), reporter, None)
+        if resume == RESUME_AUTO:
+            launch.go_on_if_begun()
+        return launch
     from raytricks.tuning.study_directory import open_study
 
     if target is not None:
-        raise ConfigError(f"--resume {resume} takes its config from the study; leave {target} out")
+        raise ConfigError(
+            f"--resume {resume} takes its config from the study; leave {target} out, or write --resume auto to go on "
+            "with the study that the command names"
+        )
     study_dir = Path(resume).expanduser()
     return StudyLaunch(plan_of(open_study(study_dir, overrides)), reporter, study_dir)
 
@@ -72,6 +78,24 @@ class StudyLaunch:
         self.points = draw_points(self.config, len(self.selection.train))
         is_open_ended = self.config.tune.sampler == "optuna"
         self.num_trials = self.config.tune.num_trials if is_open_ended else len(self.points)
+
+    def go_on_if_begun(self) -> None:
+        """Take over the study of the same name, when there is one.
+
+        Raises:
+            ConfigError: no name is set, or the study there is another one.
+        """
+        from raytricks.training.run_directory import named_run_directory, remove_unbegun_run
+        from raytricks.tuning.study_directory import is_study, require_same_study
+
+        study_dir = named_run_directory(self.config)
+        if study_dir.exists() and not is_study(study_dir):
+            remove_unbegun_run(study_dir)
+        if study_dir.exists():
+            if not is_study(study_dir):
+                raise ConfigError(f"{study_dir} is there, and no study; choose another name")
+            require_same_study(study_dir, self.config)
+            self.study_dir, self.is_resumed = study_dir, True
 
     def run(self) -> Study:
         """Search, retrain, write.

@@ -3,6 +3,7 @@
 config.yaml   the resolved config; `raytricks train RUN/config.yaml` repeats the run
 run.json      versions, seed, command, git commit, host, devices, data and recipe
 metrics.jsonl, tb/, checkpoints/, model.safetensors, log.txt
+.launch       the newest launch's mark; .has-saved: checkpoints must be there
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,18 @@ CONFIG_FILE, RUN_FILE, LOG_FILE = "config.yaml", "run.json", "log.txt"
 _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pydantic", "pillow", "safetensors")
 RESUMABLE_SECTIONS = ("workers", "hardware.", "checkpoint.", "logging.")
 """What a resumed run may change: how the recipe is carried out, not the recipe."""
+_NOT_RECIPE = (*RESUMABLE_SECTIONS, "output_dir")  # where it lies may be written in another way
+
+
+def named_run_directory(config: ExperimentConfig) -> Path:
+    """Return the directory of a run that has a name.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if config.name is None:
+        raise ConfigError("--resume auto goes on with the run of the same name, and name is not set; add name=NAME")
+    return Path(config.output_dir).expanduser() / config.name
 
 
 def create_run_directory(config: ExperimentConfig, data_name: str) -> Path:
@@ -44,7 +57,7 @@ def create_run_directory(config: ExperimentConfig, data_name: str) -> Path:
         ConfigError: it exists, or it cannot be made.
     """
     name = config.name or f"{data_name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    run_dir = Path(config.output_dir).expanduser() / name
+    run_dir = named_run_directory(config.model_copy(update={"name": name}))
     if run_dir.exists():
         raise ConfigError(_already_there(run_dir))
     try:
@@ -121,12 +134,31 @@ def open_run_to_resume(run_dir: Path, overrides: Sequence[str] | Mapping[str, An
     """
     if not (run_dir / CONFIG_FILE).is_file():
         raise ConfigError(f"{run_dir} is not a run directory (no {CONFIG_FILE}){_meant_run(run_dir)}")
-    if (run_dir / MODEL_FILE).is_file():
+    if is_finished(run_dir):
         raise ConfigError(f"{run_dir} is finished ({progress_of(run_dir)}); start a new run to train further")
-    current = load_config(run_dir / CONFIG_FILE).config
     changed = load_config(run_dir / CONFIG_FILE, overrides).config
-    before, after = flatten(current), flatten(changed)
-    refused = [key for key in before if before[key] != after[key] and not key.startswith(RESUMABLE_SECTIONS)]
+    require_same_recipe(run_dir, changed)
+    return changed
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Return whether a run has nothing left to do."""
+    return (run_dir / MODEL_FILE).is_file()
+
+
+def require_same_recipe(run_dir: Path, config: ExperimentConfig) -> None:
+    """Refuse a config whose recipe is not that of the run in a directory.
+
+    Args:
+        config: resolved, with absolute paths.
+
+    Raises:
+        ConfigError: no run, or one line a setting that differs and must not.
+    """
+    if not (run_dir / CONFIG_FILE).is_file():
+        raise ConfigError(f"{run_dir} is there, and no run (no {CONFIG_FILE}); choose another name")
+    before, after = flatten(load_config(run_dir / CONFIG_FILE).config), flatten(config)
+    refused = [key for key in before if before[key] != after[key] and not key.startswith(_NOT_RECIPE)]
     if refused:
         raise ConfigError(
             [
@@ -135,7 +167,6 @@ def open_run_to_resume(run_dir: Path, overrides: Sequence[str] | Mapping[str, An
                 for key in refused
             ]
         )
-    return changed
 
 
 def require_same_data(run_dir: Path, catalog: Catalog) -> None:
@@ -163,6 +194,17 @@ def progress_of(run_dir: Path) -> str:
     except ConfigError:
         return "not a run"
     return f"{max(epochs, default=0)} of {total} epochs"
+
+
+def remove_unbegun_run(run_dir: Path) -> None:
+    """Remove a run's directory that a kill in its first moments has left: none of its files tells of any training."""
+
+    def is_of_beginning(path: Path) -> bool:
+        is_empty_folder = path.is_dir() and not any(path.iterdir())
+        return is_empty_folder or path.name in (CONFIG_FILE, RUN_FILE, LOG_FILE, ".launch") or path.name[:5] == ".tmp-"
+
+    if run_dir.is_dir() and all(is_of_beginning(path) for path in run_dir.iterdir()):
+        shutil.rmtree(run_dir)
 
 
 def remove_if_empty_run(run_dir: Path) -> None:

@@ -73,16 +73,20 @@ def open_study(study_dir: Path, overrides: Sequence[str] | Mapping[str, Any] = (
     if not is_study(study_dir):
         kind = "a run; go on with `raytricks train --resume`" if (study_dir / RUN_FILE).is_file() else "no study"
         raise ConfigError(f"{study_dir} is {kind} (no {STUDY_FILE}); name the directory that `raytricks tune` made")
-    saved = load_config(study_dir / CONFIG_FILE).config
     config = load_config(study_dir / CONFIG_FILE, overrides).config
-    before, after = flatten(saved), flatten(config)
-    changed = [key for key in after if after[key] != before.get(key) and not key.startswith(RESUMABLE)]
+    require_same_study(study_dir, config)
+    return config
+
+
+def require_same_study(study_dir: Path, config: ExperimentConfig) -> None:
+    """Raise ConfigError for a config with which the study of a directory cannot go on."""
+    before, after = flatten(load_config(study_dir / CONFIG_FILE).config), flatten(config)
+    changed = [key for key in after if after[key] != before.get(key) and not key.startswith((*RESUMABLE, "output_dir"))]
     if changed:
         raise ConfigError(
             f"{', '.join(changed)}: cannot change when a study goes on; what can: {', '.join(RESUMABLE)}; start a new "
             "study for it"
         )
-    return config
 
 
 def begin(study_dir: Path, facts: dict[str, Any]) -> float:

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 import torch
 
 from raytricks import __version__
+from raytricks.cli.arguments import with_resume_value
 
 TINY = {
     "model.name": "resnet8",
@@ -268,3 +269,17 @@ def test_cli_config_show_models_version_schema(shell):
     assert "resnet50\n" in shell("models")[1]
     assert "epochs: 3" in shell("config", "show", "recipe.epochs=3", "tricks.warmup.epochs=1")[1]
     assert json.loads(shell("config", "schema")[1])["title"] == "ExperimentConfig"
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        (["train", "c.yaml", "name=a", "--resume"], ["train", "c.yaml", "name=a", "--resume", "auto"]),
+        (["train", "--resume", "--quiet"], ["train", "--resume", "auto", "--quiet"]),
+        (["train", "--resume", "name=a"], ["train", "--resume", "auto", "name=a"]),
+        (["train", "--resume", "runs/a", "workers=1"], ["train", "--resume", "runs/a", "workers=1"]),
+        (["train", "c.yaml"], ["train", "c.yaml"]),
+    ],
+)
+def test_resume_that_stands_alone_means_auto(given, parsed):
+    assert with_resume_value(given) == parsed

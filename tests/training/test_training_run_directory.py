@@ -13,8 +13,17 @@ from sklearn.datasets import load_digits
 import raytricks
 from raytricks.api import plan_run
 from raytricks.config import load_config
-from raytricks.errors import ConfigError, DataError, InterruptedRun, NonFiniteError
+from raytricks.errors import (
+    CheckpointError,
+    ClusterError,
+    ConfigError,
+    DataError,
+    InterruptedRun,
+    NonFiniteError,
+    RaytricksError,
+)
 from raytricks.report.progress import Reporter
+from raytricks.training.launch import begin_launch, require_visible
 
 SETTINGS = {
     "data.source": "digits",
@@ -64,7 +73,8 @@ def run_dir(tmp_path) -> Path:
 
 def test_run_directory_holds_what_it_promises(run_dir):
     files = sorted(p.name for p in run_dir.iterdir())
-    assert files == ["checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "model.safetensors", "run.json"]
+    assert [name for name in files if name[0] == "."] == [".has-saved", ".launch"]
+    assert files[2:] == ["checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "model.safetensors", "run.json"]
     assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["step-00000005", "step-00000010"]
     log = (run_dir / "log.txt").read_text()
     assert "epoch 2/2" in log and "model.safetensors" in log and "\x1b" not in log
@@ -200,3 +210,75 @@ def test_signal_handlers_are_put_back(digit_folder, tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     raytricks.train(digit_folder, small(tmp_path))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_resume_auto_starts_goes_on_and_then_has_nothing_left_to_do(tmp_path):
+    wanted = settings(tmp_path, name="again")
+
+    class StopFirst(Reporter):
+        def record(self, record: dict) -> None:
+            if record["kind"] == "epoch" and record["epoch"] == 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(InterruptedRun):
+        raytricks.train(None, wanted, resume="auto", reporter=StopFirst("quiet"))
+    finished = raytricks.train(None, wanted | {"logging.every_steps": 7}, resume="auto")
+    assert [r["epoch"] for r in finished.records if r["kind"] == "epoch"] == [1, 2]
+    model = finished.run_dir / "model.safetensors"
+    written = model.stat().st_mtime_ns
+    again = raytricks.train(None, wanted, resume="auto")
+    assert again.records == finished.records and model.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("changes", [{"recipe.base_lr": 0.2}, {"seed": 5}], ids=str)
+def test_resume_auto_refuses_another_recipe(run_dir, tmp_path, changes):
+    (run_dir / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=f"{next(iter(changes))}: cannot change from"):
+        raytricks.train(None, settings(tmp_path, name="first") | changes, resume="auto")
+
+
+def test_resume_auto_needs_a_name_and_takes_no_directory_that_is_no_run(tmp_path):
+    with pytest.raises(ConfigError, match="add name=NAME"):
+        raytricks.train(None, settings(tmp_path), resume="auto")
+    mine = tmp_path / "runs" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("not a run")
+    with pytest.raises(ConfigError, match="no run .* choose another name"):
+        raytricks.train(None, settings(tmp_path, name="mine"), resume="auto")
+    assert (mine / "thesis.txt").read_text() == "not a run"
+
+
+def test_resume_auto_starts_afresh_what_was_killed_before_it_had_begun(run_dir, tmp_path):
+    for path in run_dir.iterdir():
+        if path.name not in ("config.yaml", ".launch"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    result = raytricks.train(None, settings(tmp_path, name="first"), resume="auto")
+    assert result.last["epoch"] == 2
+
+
+def test_run_whose_checkpoints_are_gone_is_not_begun_again_silently(run_dir):
+    (run_dir / "model.safetensors").unlink()
+    shutil.rmtree(run_dir / "checkpoints")
+    with pytest.raises(CheckpointError, match="gone or empty.*put it back, or start a new run"):
+        raytricks.train(resume=run_dir)
+
+
+def test_launch_of_a_run_that_was_started_again_elsewhere_stops_without_saving(tmp_path):
+    run_dir = tmp_path / "runs" / "taken"
+
+    class TakenOver(Reporter):
+        def record(self, record: dict) -> None:
+            if record["kind"] == "epoch":
+                begin_launch(run_dir)
+
+    with pytest.raises(RaytricksError, match="started again elsewhere"):
+        raytricks.train(None, settings(tmp_path, name="taken"), reporter=TakenOver("quiet"))
+    assert not (run_dir / "checkpoints").exists()
+
+
+def test_worker_that_sees_another_directory_names_the_remedy(tmp_path):
+    launch = begin_launch(tmp_path)
+    require_visible(tmp_path, launch, host="node7")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ClusterError, match="on node7 is not the directory .* set output_dir to storage"):
+        require_visible(tmp_path / "other", launch, host="node7", wait_s=0)

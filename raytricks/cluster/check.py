@@ -13,8 +13,8 @@ from raytricks.cluster.authentication import prepare_authentication
 from raytricks.cluster.check_access import check_dashboard, check_token, judge_cluster_authentication
 from raytricks.cluster.check_cluster import (
     alive_nodes,
+    check_entry,
     check_reachable,
-    check_versions_of_cluster,
     check_workers,
     cluster_address,
     dashboard_address,
@@ -65,13 +65,13 @@ def _check_ray(
     config: ExperimentConfig, address: str | None, output_dir: Path, *, use_gpu: bool, distributed: bool
 ) -> Iterator[CheckResult]:
     """Yield what can be seen with Ray only."""
-    if address is not None:
-        prepare_authentication()
-        trouble = check_reachable(address) or check_versions_of_cluster(address)
-        if trouble is not None:
-            yield trouble
-            return
     try:
+        if address is not None:
+            prepare_authentication()
+            trouble = check_reachable(address) or check_entry(address)
+            if trouble is not None:
+                yield trouble
+                return
         with ray_session() as resources:
             if address is not None:
                 yield from _check_cluster(config, address, resources, output_dir, use_gpu=use_gpu)
@@ -96,7 +96,8 @@ def _check_cluster(
     except OSError:  # the line of the storage here has said so
         return
     yield from judge_nodes(found, output_dir, data_path)
-    yield judge_cluster_authentication({answer["auth_mode"] for answer in found.answers.values()}, address)
+    if found.answers:
+        yield judge_cluster_authentication({answer["auth_mode"] for answer in found.answers.values()}, address)
     yield check_dashboard(dashboard_address(), hosts)
 
 

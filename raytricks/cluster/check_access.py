@@ -29,14 +29,15 @@ def check_token() -> CheckResult:
         return fail(subject, str(error).split(";")[0], HOW_TO_NAME_A_TOKEN)
     if mode is not None and mode.lower() not in ("token", "disabled", "k8s"):
         return fail(subject, f"{MODE}={mode} is no mode of Ray", f"export {MODE}=token")
+    if mode is not None and mode.lower() == "disabled":
+        beside = f", although there is a token ({source})" if source else ": a Ray started here lets everyone in"
+        return warn(subject, f"{MODE}=disabled{beside}", f"unset {MODE}")
     if source is None:
-        if mode == "token":
-            return warn(subject, f"{MODE}=token, and there is no token yet", HOW_TO_NAME_A_TOKEN)
-        return ok(subject, f"{MODE} is {mode or 'not set'}, no token yet; a local Ray makes one")
+        if mode is not None:
+            return warn(subject, f"{MODE}={mode}, and there is no token yet", HOW_TO_NAME_A_TOKEN)
+        return ok(subject, f"{MODE} is not set, no token yet; a local Ray makes one")
     if source != TOKEN and (trouble := _readable_by_others(Path(source))):
         return fail(subject, trouble, f"chmod 600 {source}")
-    if mode is not None and mode.lower() == "disabled":
-        return warn(subject, f"{MODE}=disabled, although there is a token ({source})", f"unset {MODE}")
     return ok(subject, f"token from {source}, {MODE} is {mode or 'not set: raytricks sets token'}")
 
 

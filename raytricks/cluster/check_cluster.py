@@ -1,12 +1,15 @@
 """Reach the cluster of RAY_ADDRESS, before and after connecting to it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 import json
 import os
 import platform
 import socket
+import sys
 from typing import Any
 
+from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, MODE, token_source
 from raytricks.cluster.check_result import CheckResult, fail, ok
 from raytricks.cluster.session import require_resources
 from raytricks.config import ExperimentConfig
@@ -61,14 +64,28 @@ def _speaks_grpc(host: str, port: int) -> bool:
             return False
 
 
-def check_versions_of_cluster(address: str) -> CheckResult | None:
-    """Compare Ray and Python with the cluster's, without which Ray does not connect; None when they are equal."""
+def check_entry(address: str) -> CheckResult | None:
+    """Say why the cluster would turn us away: its token, or other versions than here; None when it would not.
+
+    Raises:
+        ClusterError: RAY_AUTH_TOKEN_PATH names no file with a token.
+    """
+    if os.environ.get(MODE) == "token" and token_source() is None:  # on which Ray 2.60 aborts the process
+        return fail("ray", f"{MODE}=token, and there is no token for {address}", HOW_TO_NAME_A_TOKEN)
     if address == "auto":
         return None
     import ray
+    from ray.exceptions import AuthenticationError
 
-    known = read_from_gcs(address, b"CLUSTER_METADATA", b"cluster")
-    if not known:
+    try:
+        known = read_from_gcs(address, b"CLUSTER_METADATA", b"cluster")
+    except AuthenticationError:
+        if os.environ.get(MODE, "token") != "token":
+            return fail("ray", f"{address} asks for a token, and {MODE} is {os.environ[MODE]}", f"unset {MODE}")
+        ours = token_source()
+        found = "there is none here" if ours is None else f"that of {ours} is another one's"
+        return fail("ray", f"{address} asks for a token, {found}", HOW_TO_NAME_A_TOKEN)
+    if known is None:
         return None  # connecting will tell why
     theirs = json.loads(known)
     pairs = {
@@ -82,13 +99,35 @@ def check_versions_of_cluster(address: str) -> CheckResult | None:
 
 
 def read_from_gcs(address: str, key: bytes, namespace: bytes) -> bytes | None:
-    """Return a value of the cluster's own store; None without one, or when it cannot be asked."""
-    from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+    """Return a value of the cluster's own store; None without one, or when it cannot be asked.
 
+    Raises:
+        ray.exceptions.AuthenticationError: the token is missing or wrong.
+    """
+    from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+    from ray.exceptions import AuthenticationError
+
+    with _without_native_stderr():
+        try:
+            return GcsClient(address=address).internal_kv_get(key, namespace=namespace, timeout=_TIMEOUT_S)
+        except AuthenticationError:
+            raise
+        except Exception:  # noqa: BLE001 (Ray 2.60 raises several private kinds)
+            return None
+
+
+@contextmanager
+def _without_native_stderr() -> Iterator[None]:
+    """Ray's C++ part tells of each attempt on file descriptor 2, whatever its log level."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        return GcsClient(address=address).internal_kv_get(key, namespace=namespace, timeout=_TIMEOUT_S)
-    except Exception:  # noqa: BLE001 (Ray 2.60 raises several private kinds)
-        return None
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def dashboard_address() -> str | None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import time
 from typing import Any
 
-from raytricks.cluster.check_result import CheckResult, fail, ok
+from raytricks.cluster.check_result import CheckResult, fail, ok, warn
 from raytricks.cluster.check_storage import open_trial_directory
+from raytricks.cluster.trainer import FitThread
 from raytricks.config import ExperimentConfig, load_config
 
 _NUM_WORKERS = 2
@@ -15,6 +16,7 @@ _NUM_VALUES = 2**20
 _NUM_SUMS = 5
 _NUM_STEPS = 3
 _COLLECTIVE_TIMEOUT_S = 120
+_GROUP_TIMEOUT_S = 300  # a slow node takes a minute or two to start workers; Ray waits for ever
 _SETTINGS = {
     "data.source": "digits",
     "data.horizontal_flip": False,
@@ -33,7 +35,7 @@ class GroupMeasurement:
 
     Attributes:
         backend: gloo or nccl.
-        hosts: addresses of the nodes the workers ran on.
+        nodes: Ray's ids of the nodes that the workers ran on.
         is_sum_right: the all-reduce gave the sum that it must.
         reduce_s: seconds of an all-reduce of `num_bytes`, the best of some.
         loss: of the last step.
@@ -41,7 +43,7 @@ class GroupMeasurement:
     """
 
     backend: str
-    hosts: tuple[str, ...]
+    nodes: tuple[str, ...]
     is_sum_right: bool
     reduce_s: float
     num_bytes: int
@@ -60,16 +62,31 @@ def check_distributed(config: ExperimentConfig, resources: dict[str, float], out
     subject = "distributed"
     if resources.get("CPU", 0) < _NUM_WORKERS:
         return fail(subject, f"two workers need 2 CPUs, there are {resources.get('CPU', 0):g}", "set workers=0")
+    free = available_cpus()
+    if free < _NUM_WORKERS:
+        return warn(subject, f"two workers need 2 CPUs, {free:g} are free now", "try again when other runs have ended")
     use_gpu = config.hardware.device != "cpu" and resources.get("GPU", 0) >= _NUM_WORKERS
     started_s = time.monotonic()
     try:
         with open_trial_directory(output_dir) as trial_dir:
-            measured = run_group(trial_dir, use_gpu=use_gpu)
+            fit = FitThread(lambda: run_group(trial_dir, use_gpu=use_gpu))
+            fit.start()
+            fit.join(_GROUP_TIMEOUT_S)
     except OSError as error:
         return fail(subject, f"{output_dir} cannot be written ({error.strerror})", "set output_dir to a writable place")
-    except Exception as error:  # noqa: BLE001 (Ray raises whatever the workers did)
-        return fail(subject, f"the group failed: {_reason(error)}", "see Ray's logs, in session_latest/logs")
-    return judge_group(measured, time.monotonic() - started_s)
+    if fit.error is not None:
+        return fail(subject, f"the group failed: {_reason(fit.error)}", "see Ray's logs, in session_latest/logs")
+    if fit.result is None:
+        found = f"the group has not ended within {_GROUP_TIMEOUT_S} s"
+        return fail(subject, found, "see whether its workers start (`ray status`) and reach each other (firewall)")
+    return judge_group(fit.result, time.monotonic() - started_s)
+
+
+def available_cpus() -> float:
+    """Return the CPUs of the cluster that nobody uses now."""
+    import ray
+
+    return float(ray.available_resources().get("CPU", 0))
 
 
 def _reason(error: BaseException) -> str:
@@ -83,7 +100,7 @@ def _reason(error: BaseException) -> str:
 def judge_group(measured: GroupMeasurement, elapsed_s: float) -> CheckResult:
     """Say whether two workers give what one would."""
     subject = "distributed"
-    where = f"2 workers on {len(measured.hosts)} node{'s' if len(measured.hosts) > 1 else ''} with {measured.backend}"
+    where = f"2 workers on {len(measured.nodes)} node{'s' if len(measured.nodes) > 1 else ''} with {measured.backend}"
     remedy = "the network or its driver damages data; look at the nodes' system logs"
     if not measured.is_sum_right:
         return fail(subject, f"{where}: an all-reduce gave a wrong sum", remedy)
@@ -136,11 +153,11 @@ def measure_worker() -> GroupMeasurement:
     context, device = train.get_context(), get_device()
     assert isinstance(device, torch.device)
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    hosts: list[Any] = [None] * worker.world_size
-    dist.all_gather_object(hosts, ray.util.get_node_ip_address())
+    nodes: list[Any] = [None] * worker.world_size
+    dist.all_gather_object(nodes, ray.get_runtime_context().get_node_id())
     is_right, reduce_s, num_bytes = _measure_sums(worker)
     loss, spread = _train_steps(worker)
-    return GroupMeasurement(dist.get_backend(), tuple(sorted(set(hosts))), is_right, reduce_s, num_bytes, loss, spread)
+    return GroupMeasurement(dist.get_backend(), tuple(sorted(set(nodes))), is_right, reduce_s, num_bytes, loss, spread)
 
 
 def _measure_sums(worker: Any) -> tuple[bool, float, int]:

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 from threading import Thread
+import time
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ CONNECT_S = 5.0
 _FIRST_ANSWER_S = 8.0
 """Limit of all its steps, such as the look-up of the host's name, which has no limit of its own."""
 _ANSWER_S = 30.0
+_NODES_S, _POLL_S = 10.0, 0.5
 _VERSION = "/api/version"
 _LARGEST_ANSWER = 64 * 2**20
 
@@ -98,12 +100,21 @@ class Dashboard:
         return self._send(path, "POST")
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return what the dashboard knows of the living nodes; empty where it does not say."""
-        try:
-            found = self.get("/nodes?view=summary")["data"]["summary"]
-            return [node for node in found if node["raylet"].get("state") == "ALIVE"]
-        except (Refusal, ClusterError, KeyError, TypeError, AttributeError):
-            return []
+        """Return what the dashboard knows of the living nodes; empty where it does not say.
+
+        Waits some seconds for a head that has just started to tell of itself.
+        """
+        started_s = time.monotonic()
+        while True:
+            try:
+                found = self.get("/nodes?view=summary")["data"]["summary"]
+                alive = [node for node in found if node["raylet"].get("state") == "ALIVE"]
+                has_head = any(node["raylet"].get("isHeadNode") and node.get("cmdline") for node in alive)
+            except (Refusal, ClusterError, KeyError, TypeError, AttributeError):
+                return []
+            if has_head or time.monotonic() - started_s > _NODES_S:
+                return alive
+            time.sleep(_POLL_S)
 
     def _send(self, path: str, method: str) -> Any:
         url = self.address.url + path
@@ -160,6 +171,7 @@ def _request(url: str, headers: dict[str, str], *, timeout_s: float, method: str
 def _explained(error: Exception, address: JobAddress) -> ClusterError:
     """Return the line for what went wrong with a request."""
     if isinstance(error, HTTPError):
+        error.close()
         if error.code in (401, 403):
             return ClusterError(f"{address.url}: {_token_line(error.code)}")
         if error.code == 404:
@@ -212,7 +224,8 @@ def _token_line(status: int) -> str:
 
 
 def _body(error: HTTPError) -> str:
-    try:
-        return error.read(2**20).decode(errors="replace").strip()
-    except (OSError, HTTPException):
-        return ""
+    with error:
+        try:
+            return error.read(2**20).decode(errors="replace").strip()
+        except (OSError, HTTPException):
+            return ""

@@ -161,9 +161,9 @@ class JobPaths:
         if not self.check:
             return None
         if self.is_here:
-            return None if place.exists() else "does not exist"
+            return None if place.exists() else "does not exist (--no-check submits anyway)"
         if place.exists() and not _is_shared(place):
-            return "is on a disk of this machine, which the cluster does not see"
+            return "is on a disk of this machine, which the cluster does not see (--no-check submits anyway)"
         return None
 
     def _full(self, path: str) -> Path:
@@ -186,9 +186,7 @@ class JobPaths:
         if self.is_here:
             return "" if key == _DATA else f", or name its full path: {key}=/..."
         url = ", or a URL" if key == _DATA else ""
-        return f"; put it on storage that all nodes see and name that path{url} ({key}=...)" + (
-            "; --no-check submits anyway" if self.check else ""
-        )
+        return f"; put it on storage that all nodes see and name that path{url}: {key}=..."
 
 
 def _is_absolute(path: str) -> bool:

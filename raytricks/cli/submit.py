@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raytricks.cli.arguments import require_target, split_arguments
+from raytricks.cli.arguments import require_target, split_arguments, with_resume_value
 from raytricks.errors import ConfigError, InterruptedRun
 
 if TYPE_CHECKING:
@@ -146,7 +146,9 @@ def parse_command(words: Sequence[str], directory: Path) -> "JobCommand":
         )
     command: Any = typer.main.get_command(app)
     try:
-        context = command.commands[name].make_context(f"raytricks {name}", arguments)
+        context = command.commands[name].make_context(
+            f"raytricks {name}", with_resume_value(arguments) if arguments else []
+        )
     except _UsageError as error:
         message = error.format_message().rstrip(".?")
         raise ConfigError(f"{message}; 'raytricks {name} --help' lists what there is") from None

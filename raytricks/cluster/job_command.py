@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 SUBMITTABLE = ("train", "tune")
+RESUME_AUTO = "auto"
+"""Goes on with the run of the same name, or starts it."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class JobCommand:
     Attributes:
         target: a config file or a directory of images.
         settings: `key=value`.
-        resume: RUN_DIR or STUDY_DIR.
+        resume: RUN_DIR, STUDY_DIR or RESUME_AUTO.
         options: all others, as they were written.
     """
 
@@ -22,6 +24,11 @@ class JobCommand:
     settings: tuple[str, ...] = ()
     resume: str | None = None
     options: tuple[str, ...] = ()
+
+    @property
+    def resumed_dir(self) -> str | None:
+        """The directory of the run or study that goes on, if it is named, and so is its config."""
+        return None if self.resume == RESUME_AUTO else self.resume
 
     def words(self) -> list[str]:
         """Return the command line after `raytricks`."""

@@ -52,8 +52,8 @@ class JobPaths:
         """
         self._changed = []
         command = replace(command, target=self._target(command.target, config))
-        if command.resume is not None:
-            return replace(command, resume=self._kept("--resume", command.resume, must_exist=True))
+        if command.resumed_dir is not None:
+            return replace(command, resume=self._kept("--resume", command.resumed_dir, must_exist=True))
         self._data(config)
         model, distillation = config.model, config.tricks.distillation
         teacher = distillation.teacher

@@ -9,7 +9,7 @@ import shlex
 from raytricks.cluster.dashboard import Dashboard, is_on_this_machine, python_of_ray
 from raytricks.cluster.job_address import JobAddress, find_address, is_here, is_literal
 from raytricks.cluster.job_client import submit_job
-from raytricks.cluster.job_command import JobCommand
+from raytricks.cluster.job_command import RESUME_AUTO, JobCommand
 from raytricks.cluster.job_files import JobFiles, choose_files, require_size
 from raytricks.cluster.job_package import PACKAGE, packed, pip_requirements
 from raytricks.cluster.job_paths import JobPaths
@@ -47,6 +47,8 @@ def submit_command(
     if name is not None:
         require_id(name)
     config = load_command(command, directory)
+    if command.resume == RESUME_AUTO and config.name is None:
+        raise ConfigError("--resume auto goes on with the run of the same name, and name is not set; add name=NAME")
     files = choose_files(directory, besides=PACKAGE)
     found = find_address(address)
     _check_paths(command, config, files, found, check)
@@ -76,7 +78,7 @@ def load_command(command: JobCommand, directory: Path) -> ExperimentConfig:
     Raises:
         ConfigError: every problem of the config, or there is none to load.
     """
-    target, settings, resume = command.target, command.settings, command.resume
+    target, settings, resume = command.target, command.settings, command.resumed_dir
     if resume is not None:
         if target is not None:
             raise ConfigError(f"--resume {resume} takes its config from the run; leave {target} out")
@@ -115,8 +117,8 @@ def _check_paths(
 
 def _named(command: JobCommand, config: ExperimentConfig, id: str) -> tuple[JobCommand, str]:
     """Name the run, so that its directory is known beforehand; returns the command and that directory."""
-    if command.resume is not None:
-        return command, command.resume
+    if command.resumed_dir is not None:
+        return command, command.resumed_dir
     if config.name is None:
         command = command.with_settings([("name", id)])
     places = [setting.partition("=")[2] for setting in command.settings if setting.startswith("output_dir=")]

@@ -45,6 +45,7 @@ CONFIG = ("train", "configs/digits.yaml")
         (["--", *CONFIG, "recipe.epoch=3"], 2, "unknown key recipe.epoch; did you mean recipe.epochs?"),
         (["--", *CONFIG, "--foo"], 2, "No such option: --foo.*'raytricks train --help'"),
         (["--", *CONFIG, "--resume", "runs/x"], 2, "--resume runs/x takes its config from the run"),
+        (["--", *CONFIG, "--resume"], 2, "--resume auto goes on with the run of the same name.*add name=NAME"),
         (["--name", "a b", "--", *CONFIG], 2, "--name must be letters"),
         (
             ["--address", DEAD, "--max-upload-mib", "1", "--", *CONFIG],

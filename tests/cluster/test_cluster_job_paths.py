@@ -113,6 +113,8 @@ def test_a_run_to_resume_is_named_in_full(project):
     with pytest.raises(ConfigError, match=r"^--resume: .*/runs/older does not exist"):
         settled(project, target=None, resume="runs/older", is_here=True)
     assert settled(project, target=None, resume="/shared/old", is_here=False).resume == "/shared/old"
+    found = settled(project, "name=again", resume="auto", is_here=True)
+    assert found.words()[1:] == ["--resume", "auto", "digits.yaml", "name=again", f"output_dir={project}/runs"]
 
 
 def test_a_config_that_does_not_travel_is_refused(project):

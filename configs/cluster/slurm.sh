@@ -5,12 +5,14 @@
 #            sbatch --nodes=8 --gpus-per-node=8 --cpus-per-task=96 configs/cluster/slurm.sh \
 #                configs/fashion_mnist.yaml data.path=/shared/fashion_mnist
 # Hardware:  nodes that share the directory of submission, with raytricks on the PATH of whoever submits
-# Expected:  raytricks-JOB.log ends with `done` and >= 98% top-1; the run is runs/slurm-JOB, and nothing keeps running
+# Expected:  raytricks-JOB.log ends with the run's summary, >= 98% top-1; the run is runs/slurm-JOB; nothing runs on
 #
 # Arguments: a config file (configs/digits.yaml), then settings. One worker a node, or one a GPU.
-# Preempted or out of time: the run saves, the job is queued again and goes on. Slurm has to warn the script first:
-# `--signal` does before the time limit, and before a preemption only where slurm.conf has a GraceTime and
-# PreemptParameters=send_user_signal. Without a warning it goes on from the newest checkpoint.
+# Preempted or out of time: the run saves, the job is queued again and goes on. That needs a warning: `--signal` gives it
+# before the time limit; before a preemption, slurm.conf needs a GraceTime and PreemptParameters=send_user_signal (in old
+# versions SlurmctldParameters=preempt_send_user_signal). Without one the job goes on from its newest checkpoint.
+# Tried:     Slurm 22.05, two nodes on one machine, CPUs only: to the end, preempted with and without a warning,
+#            cancelled. Not tried: several machines, GPUs, a node that fails.
 #SBATCH --job-name=raytricks
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -88,11 +90,11 @@ PYTHON
 stop_cluster() {
     trap - EXIT
     if ((${#steps[@]})); then
-        scancel --signal=TERM "$SLURM_JOB_ID" || true # to Ray's steps; a signal to srun would kill them
+        scancel --signal=TERM "$SLURM_JOB_ID" 2>/dev/null || true # to Ray's steps; a signal to srun would kill them
         wait "${steps[@]}" || true
     fi
     rm -f "$private/auth_token"
-    srun --overlap --ntasks-per-node=1 rm -rf "$temporary" || true
+    srun --overlap --ntasks-per-node=1 rm -rf "$temporary" 2>/dev/null || rm -rf "$temporary"
 }
 
 # shellcheck disable=SC2329  # the trap calls it

@@ -28,12 +28,14 @@ class NodeAnswers:
         silent: node's address -> why it has no answer.
         clocks: node's address -> (how far its clock is ahead of this machine's, how far that may be off), seconds.
         unseen: nodes whose file in the trial directory is not seen here.
+        data_here: what `describe_path` said of the data on this machine when they were asked.
     """
 
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     clocks: dict[str, tuple[float, float]] = field(default_factory=dict)
     unseen: set[str] = field(default_factory=set)
+    data_here: dict[str, Any] | None = None
 
 
 def judge_nodes(found: NodeAnswers, output_dir: Path, data_path: str | None) -> Iterator[CheckResult]:
@@ -48,8 +50,8 @@ def judge_nodes(found: NodeAnswers, output_dir: Path, data_path: str | None) -> 
     yield judge_versions(here, found.answers)
     yield judge_clocks(found.clocks)
     yield judge_storage(output_dir, found.answers, found.unseen)
-    if data_path is not None:
-        yield judge_data(data_path, describe_path(data_path), found.answers)
+    if found.data_here is not None:
+        yield judge_data(str(data_path), found.data_here, found.answers)
     for result in check_machines(found.answers, is_cluster=True):
         yield replace(result, subject=f"{result.subject} (nodes)")
 
@@ -100,7 +102,7 @@ def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_
     mark = uuid.uuid4().hex
     write_mark(trial_dir / "driver", mark)
     request = {"trial_dir": str(trial_dir), "mark": mark, "output_dir": str(output_dir), "data_path": data_path}
-    found = NodeAnswers()
+    found = NodeAnswers(data_here=None if data_path is None else describe_path(data_path))
     cloudpickle.register_pickle_by_value(check_probe)  # a node may lack raytricks
     probes: dict[str, Any] = {}
     try:

@@ -24,6 +24,13 @@ _QUIET = {
 }
 
 
+def prepare_environment() -> None:
+    """Set what Ray reads from the environment when it is imported and when its processes start."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    prepare_authentication()
+
+
 @contextmanager
 def ray_session() -> Iterator[dict[str, float]]:
     """Have Ray running while entered; yields the cluster's resources, such as {"CPU": 2.0}.
@@ -35,9 +42,7 @@ def ray_session() -> Iterator[dict[str, float]]:
     Raises:
         ClusterError: no cluster at the address, or Ray does not start.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    prepare_authentication()
+    prepare_environment()
     import ray  # after the environment is set; reads it on import
     from ray.exceptions import AuthenticationError
 

@@ -42,7 +42,7 @@ class Faults:
 
     Attributes:
         planned: (step, what to do); it is tried again at later steps while it returns False.
-        seconds: from each fault to the next step that was not made before it.
+        seconds: from each fault to the first step after it that had not been made before.
         again: steps that were made once more.
     """
 
@@ -51,25 +51,26 @@ class Faults:
     again: int = 0
     notes: list[str] = field(default_factory=list)
     mode: str = "quiet"
-    _steps: list[int] = field(default_factory=list)
+    _most: int = 0
     _since: float | None = None
-    _reached: int = 0
+    _has_resumed: bool = False
 
     def record(self, record: dict) -> None:
         """Take a record of the run."""
+        step = record["step"]
         if record["kind"] == "note":
             self.notes.append(record["text"])
+            self._has_resumed |= "resumed from" in record["text"] or "begun again" in record["text"]
         if record["kind"] != "step":
             return
-        step = record["step"]
-        self.again += step <= max(self._steps, default=0)
-        self._steps.append(step)
-        if self._since is not None and step > self._reached:
+        self.again += step <= self._most
+        if self._since is not None and self._has_resumed and step > self._most:
             self.seconds.append(time.monotonic() - self._since)
             self._since = None
+        self._most = max(self._most, step)
         if self._since is None and self.planned and step >= self.planned[0][0] and self.planned[0][1]() is not False:
             self.planned.pop(0)
-            self._since, self._reached = time.monotonic(), step
+            self._since, self._has_resumed = time.monotonic(), False
 
     def line(self, text: str) -> None:
         """Take a line."""

@@ -1,35 +1,39 @@
-"""The Ray Train workers that this test process has started, found and ended by process id."""
+"""The Ray Train workers that a test has started, found and ended by process id.
+
+The root is a process; None: this one.
+"""
 
 import os
 from pathlib import Path
 import signal
 
 
-def train_workers(run_dir: Path) -> dict[int, int]:
-    """Return rank -> process id of the workers below this process that train a run of two workers at most.
+def train_workers(run_dir: Path, root: int | None = None) -> dict[int, int]:
+    """Return rank -> process id of the workers below a process that train a run of two workers at most.
 
     The first worker is the one that has the run's metrics file open.
     """
     parents = {pid: parent for pid, parent, _ in _processes()}
-    workers = [pid for pid, _, name in _processes() if "RayTrainWorker" in name and _is_below(pid, parents)]
+    workers = [pid for pid, _, name in _processes() if "RayTrainWorker" in name and _is_below(pid, parents, root)]
     first = [pid for pid in workers if _has_open(pid, run_dir / "metrics.jsonl")]
     others = [pid for pid in workers if pid not in first]
     return dict(enumerate([*first, *others])) if first else {}
 
 
-def kill_worker(run_dir: Path, rank: int, number: int = signal.SIGKILL) -> bool:
-    """Send a signal to a worker; False when it is not there (yet)."""
-    found = train_workers(run_dir).get(rank)
+def kill_worker(run_dir: Path, rank: int, number: int = signal.SIGKILL, root: int | None = None) -> bool:
+    """Send a signal to a worker below a process; False when it is not there (yet)."""
+    found = train_workers(run_dir, root).get(rank)
     if found is None:
         return False
     os.kill(found, number)
     return True
 
 
-def descendants(root: int) -> set[int]:
-    """Return the processes that a process has started, and theirs."""
-    parents = {pid: parent for pid, parent, _ in _processes()}
-    return {pid for pid in parents if _is_below(pid, parents, root)}
+def descendants(root: int) -> dict[int, str]:
+    """Return process id -> command line of the processes that a process has started, and theirs."""
+    found = _processes()
+    parents = {pid: parent for pid, parent, _ in found}
+    return {pid: name for pid, _, name in found if _is_below(pid, parents, root)}
 
 
 def _processes() -> list[tuple[int, int, str]]:

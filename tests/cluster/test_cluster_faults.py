@@ -8,10 +8,10 @@ from pathlib import Path
 import signal
 from statistics import median
 
-import pytest
-
 from faults import Faults, are_equal, settings
 from processes import kill_worker
+import pytest
+
 import raytricks
 from raytricks.cluster.session import ray_session
 

@@ -8,11 +8,11 @@
 # Expected:  raytricks-JOB.log ends with the run's summary, >= 98% top-1; the run is runs/slurm-JOB; nothing runs on
 #
 # Arguments: a config file (configs/digits.yaml), then settings. One worker a node, or one a GPU.
-# Preempted or out of time: the run saves, the job is queued again and goes on. That needs a warning: `--signal` gives it
-# before the time limit; before a preemption, slurm.conf needs a GraceTime and PreemptParameters=send_user_signal (in old
-# versions SlurmctldParameters=preempt_send_user_signal). Without one the job goes on from its newest checkpoint.
+# Preempted or out of time: the run saves, the job is queued again and goes on. That needs a warning: `--signal` gives
+# it before the time limit; before a preemption, slurm.conf needs a GraceTime and PreemptParameters=send_user_signal
+# (Slurm 22.05: SlurmctldParameters=preempt_send_user_signal). Without one the job goes on from its newest checkpoint.
 # Tried:     Slurm 22.05, two nodes on one machine, CPUs only: to the end, preempted with and without a warning,
-#            cancelled. Not tried: several machines, GPUs, a node that fails.
+#            out of time, cancelled. Not tried: several machines, GPUs, a node that fails.
 #SBATCH --job-name=raytricks
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -32,7 +32,7 @@ max_restarts=50
 
 private=$PWD/.ray/slurm-$SLURM_JOB_ID       # on the shared file system: the token, and what `ray start` prints
 temporary=/tmp/raytricks-$SLURM_JOB_ID      # on each node
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 10000))      # two jobs may share a node
 driver=
 steps=()
@@ -41,7 +41,11 @@ is_warned=
 # Whoever reaches Ray's ports runs code as this user: only holders of this job's token may.
 make_token() {
     rm -rf "$private"
-    (umask 077 && mkdir -p "$private" && python -c 'import secrets; print(secrets.token_hex(32))' >"$private/auth_token")
+    (
+        umask 077
+        mkdir -p "$private"
+        python -c 'import secrets; print(secrets.token_hex(32))' >"$private/auth_token"
+    )
     unset RAY_AUTH_TOKEN
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/auth_token
 }
@@ -82,7 +86,7 @@ ray.init(logging_level="ERROR", log_to_driver=False)
 deadline_s = time.monotonic() + limit_s
 while (alive := sum(node["Alive"] for node in ray.nodes())) < wanted:
     if time.monotonic() > deadline_s:
-        sys.exit(f"error: {alive} of {wanted} nodes joined Ray in {limit_s} s; see the logs beside $RAY_AUTH_TOKEN_PATH")
+        sys.exit(f"error: {alive} of {wanted} nodes joined Ray in {limit_s} s; see .ray/ for what they printed")
     time.sleep(1)
 PYTHON
 }

@@ -67,7 +67,11 @@ def logs(
     if follow:
         job.info()  # an unknown id is one line
         raise typer.Exit(follow_job(job))
-    typer.echo(job.logs(), nl=False)
+    text = job.logs()
+    typer.echo(text, nl=False)
+    if not text:
+        info = job.info()
+        typer.echo(f"job {id} has printed nothing; it is {info.status}: {info.reason}", err=True)
 
 
 @jobs_app.command(epilog="Example:  raytricks jobs stop train-20260101-120000-ab12")

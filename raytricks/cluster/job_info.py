@@ -6,7 +6,7 @@ from typing import Any
 
 from raytricks.errors import ClusterError
 
-SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
+PENDING, SUCCEEDED, FAILED, STOPPED = "PENDING", "SUCCEEDED", "FAILED", "STOPPED"
 ENDS = (SUCCEEDED, FAILED, STOPPED)
 
 

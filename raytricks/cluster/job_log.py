@@ -65,14 +65,16 @@ async def _hand_on(stream: Any, writer: LogWriter, is_over: Callable[[], bool]) 
             piece = piece or asyncio.ensure_future(anext(stream))
             await asyncio.wait({piece}, timeout=_QUIET_S)
             if piece.done():
-                writer.add(piece.result())
+                try:
+                    text = piece.result()
+                except StopAsyncIteration:
+                    return True
+                except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError, ValueError):
+                    return False
                 piece = None
+                writer.add(text)  # outside: a closed terminal is no broken stream
             elif await asyncio.to_thread(is_over):
                 return False
-    except StopAsyncIteration:
-        return True
-    except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError, ValueError):
-        return False
     finally:
         if piece is not None:
             piece.cancel()

@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 from raytricks.cluster.dashboard import Dashboard, NoAnswer, Refusal
 from raytricks.cluster.job_client import job_client, quietly
-from raytricks.cluster.job_info import STOPPED, JobInfo, last_line, used_id
+from raytricks.cluster.job_info import PENDING, STOPPED, JobInfo, last_line, used_id
 from raytricks.cluster.job_log import LogWriter, hand_on
 from raytricks.config.suggest import did_you_mean
 from raytricks.errors import ClusterError, ConfigError
 
-STOP_LIMIT_S = 60.0
+STOP_LIMIT_S = 30.0
 _POLL_S = 0.5
 _AWAY_LIMIT_S = 120.0
 """How long a dashboard may not answer while a job is followed."""
@@ -95,9 +95,10 @@ class Job:
         started_s = time.monotonic()
         while not (info := self._patient_info()).is_over:
             if time.monotonic() - started_s > timeout_s:
+                why = " (Ray stops a job once its environment is made)" if info.status == PENDING else ""
                 raise ClusterError(
-                    f"job {self.id} is still {info.status}, {timeout_s:g} s after it was told to stop; ask again with "
-                    f"`raytricks jobs status {self.id}{self.option}`"
+                    f"job {self.id} is still {info.status}, {timeout_s:g} s after it was told to stop{why}; ask again "
+                    f"with `raytricks jobs status {self.id}{self.option}`"
                 )
             time.sleep(_POLL_S)
         return info.status == STOPPED

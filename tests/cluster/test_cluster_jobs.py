@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 import json
 from pathlib import Path
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,7 +18,9 @@ from ray_head import RayHead, ray_head
 from raytricks.cluster.dashboard import Dashboard
 from raytricks.cluster.job_address import JobAddress
 from raytricks.cluster.job_client import submit_job
+from raytricks.cluster.job_files import choose_files
 from raytricks.cluster.job_log import LogWriter, without_notes_of_ray
+from raytricks.cluster.job_package import packed
 from raytricks.cluster.jobs import Job
 from raytricks.errors import ClusterError
 
@@ -149,6 +152,22 @@ def test_a_job_that_fails_ends_with_its_own_exit_code(head, project):
 
 
 @pytest.mark.ray
+def test_driver_and_workers_import_the_raytricks_that_travelled(head, project):
+    """Not the one that is installed beside Ray, nor a directory of that name in the working directory."""
+    program = (
+        "import ray, raytricks; ray.init(log_to_driver=False); "
+        "where = ray.remote(lambda: __import__('raytricks').__file__); "
+        "print(raytricks.__file__, ray.get(where.remote()))"
+    )
+    with packed(choose_files(project), []) as environment:
+        submit_job(dashboard_of(head), "where", shlex.join([sys.executable, "-P", "-c", program]), environment)
+    job = Job(dashboard_of(head), "where")
+    assert job.wait(timeout_s=100) == 0, job.logs()
+    of_driver, of_worker = job.logs().splitlines()[-1].split()
+    assert of_driver == of_worker and f"{head.root}/ray" in of_driver and "/py_modules_files/" in of_driver
+
+
+@pytest.mark.ray
 def test_an_environment_that_cannot_be_made_is_one_line(head, project):
     """Ray has no log of such a job, only a message."""
     submit_job(dashboard_of(head), "no-files", "true", {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"})
@@ -156,6 +175,8 @@ def test_an_environment_that_cannot_be_made_is_one_line(head, project):
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
     assert line.startswith("job no-files FAILED: ") and "_ray_pkg_0123456789abcdef" in line
+    shown = head.raytricks("jobs", "logs", "no-files", cwd=project)
+    assert shown.returncode == 0 and shown.stderr.startswith("job no-files has printed nothing; it is FAILED: ")
 
 
 @pytest.mark.ray

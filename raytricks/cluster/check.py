@@ -9,24 +9,24 @@ from collections.abc import Iterator
 import os
 from pathlib import Path
 
-from raytricks.cluster.authentication import prepare_authentication
 from raytricks.cluster.check_access import check_dashboard, check_token, judge_cluster_authentication
 from raytricks.cluster.check_cluster import (
-    alive_nodes,
     check_entry,
     check_reachable,
     check_workers,
     cluster_address,
     dashboard_address,
     judge_nodes_alive,
+    name_nodes,
 )
 from raytricks.cluster.check_distributed import check_distributed
 from raytricks.cluster.check_machine import RAY_DISK, check_devices, check_machines, check_versions, count_gpus
-from raytricks.cluster.check_nodes import ask_nodes, judge_nodes
+from raytricks.cluster.check_nodes import NodeAnswers, ask_nodes, judge_nodes
 from raytricks.cluster.check_probe import read_facts
 from raytricks.cluster.check_result import CheckResult, fail, ok
-from raytricks.cluster.check_storage import check_data_here, check_storage_here, open_trial_directory
-from raytricks.cluster.session import ray_session
+from raytricks.cluster.check_storage import check_data_here, check_storage_here, local_data_path, open_trial_directory
+from raytricks.cluster.placement import alive_nodes
+from raytricks.cluster.session import prepare_environment, ray_session
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError
 
@@ -45,8 +45,7 @@ def check_environment(config: ExperimentConfig, *, distributed: bool = False) ->
     devices = check_devices(config, is_cluster=address is not None, cpus=facts["cpus"])
     yield devices
     yield from check_machines({"here": facts}, is_cluster=address is not None)
-    storage = check_storage_here(output_dir)
-    yield storage
+    yield check_storage_here(output_dir)
     yield check_data_here(config.data)
     yield check_token()
     is_torch_there = devices.status == "ok"
@@ -56,7 +55,7 @@ def check_environment(config: ExperimentConfig, *, distributed: bool = False) ->
     if address is None:
         yield ok("ray", "RAY_ADDRESS is not set: a run with workers starts Ray on this machine")
         gpus = count_gpus() if is_torch_there else 0
-        yield check_workers(config, {"CPU": facts["cpus"], "GPU": gpus}, use_gpu=use_gpu)
+        yield check_workers(config, [{"CPU": facts["cpus"], "GPU": gpus}], use_gpu=use_gpu)
     if address is not None or distributed:
         yield from _check_ray(config, address, output_dir, use_gpu=use_gpu, distributed=distributed)
 
@@ -67,7 +66,7 @@ def _check_ray(
     """Yield what can be seen with Ray only."""
     try:
         if address is not None:
-            prepare_authentication()
+            prepare_environment()
             trouble = check_reachable(address) or check_entry(address)
             if trouble is not None:
                 yield trouble
@@ -85,16 +84,15 @@ def _check_ray(
 def _check_cluster(
     config: ExperimentConfig, address: str, resources: dict[str, float], output_dir: Path, *, use_gpu: bool
 ) -> Iterator[CheckResult]:
-    nodes, hosts, num_gone = alive_nodes()
+    nodes, hosts, num_gone = name_nodes()
     yield judge_nodes_alive(address, resources, len(nodes), num_gone)
-    yield check_workers(config, resources, use_gpu=use_gpu)
-    path = config.data.path
-    data_path = None if path is None or "://" in path else str(Path(path).expanduser().resolve())
+    yield check_workers(config, alive_nodes(), use_gpu=use_gpu)
+    data_path = local_data_path(config.data)
     try:
         with open_trial_directory(output_dir) as trial_dir:
             found = ask_nodes(nodes, trial_dir, output_dir, data_path)
     except OSError:  # the line of the storage here has said so
-        return
+        found = NodeAnswers()
     yield from judge_nodes(found, output_dir, data_path)
     if found.answers:
         yield judge_cluster_authentication({answer["auth_mode"] for answer in found.answers.values()}, address)

@@ -1,6 +1,6 @@
 """Reach the cluster of RAY_ADDRESS, before and after connecting to it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, MODE, token_source
 from raytricks.cluster.check_result import CheckResult, fail, ok
-from raytricks.cluster.session import require_resources
+from raytricks.cluster.placement import Node, require_room
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError
 
@@ -138,7 +138,7 @@ def dashboard_address() -> str | None:
     return None if known is None else known.decode()
 
 
-def alive_nodes() -> tuple[dict[str, str], set[str], int]:
+def name_nodes() -> tuple[dict[str, str], set[str], int]:
     """Return name -> id of the nodes that are alive, their addresses, and how many have gone."""
     import ray
 
@@ -161,17 +161,17 @@ def judge_nodes_alive(address: str, resources: Mapping[str, Any], num_alive: int
     return ok("ray", f"{address}: {nodes}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs")
 
 
-def check_workers(config: ExperimentConfig, resources: dict[str, float], *, use_gpu: bool) -> CheckResult:
-    """Say whether the workers of the run find room."""
-    subject = "workers"
-    workers = config.workers if isinstance(config.workers, int) else config.workers[0]  # the fewest of a range
+def check_workers(config: ExperimentConfig, nodes: Sequence[Node], *, use_gpu: bool) -> CheckResult:
+    """Say whether the workers of the run find room on the nodes; of a range, whether the fewest do."""
+    subject, workers = "workers", config.fewest_workers
     if workers == 0:
         return ok(subject, "workers=0: one process, without Ray")
     cpus = config.hardware.cpus_per_worker or 1
     try:
-        require_resources(resources, num_workers=workers, cpus_per_worker=cpus, use_gpu=use_gpu)
+        require_room(nodes, num_workers=workers, cpus_per_worker=cpus, use_gpu=use_gpu)
     except ClusterError as error:
         found, _, remedy = str(error).rpartition("; ")
         return fail(subject, found, remedy)
     device = " and a GPU" if use_gpu else ""
-    return ok(subject, f"workers={workers} with {cpus} CPU{'s' if cpus > 1 else ''}{device} each find room")
+    most = f" to {config.most_workers}" if config.most_workers > workers else ""
+    return ok(subject, f"workers={workers}{most} with {cpus} CPU{'s' if cpus > 1 else ''}{device} each find room")

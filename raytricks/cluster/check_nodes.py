@@ -97,6 +97,7 @@ def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_
     """Start a probe on each node, pinned to it and without a CPU of its own, and collect what they say."""
     import ray
     from ray import cloudpickle
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     mark = uuid.uuid4().hex
@@ -111,8 +112,12 @@ def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_
             probe = ray.remote(num_cpus=0)(check_probe.NodeProbe).options(scheduling_strategy=pinned)
             probes[name] = probe.remote()
         _collect(probes, {name: request | {"node": nodes[name]} for name in nodes}, found)
-        for name in found.answers:
-            found.clocks[name] = _compare_clocks(probes[name])
+        for name in list(found.answers):
+            try:
+                found.clocks[name] = _compare_clocks(probes[name])
+            except RayError as error:  # it has gone meanwhile
+                del found.answers[name]
+                found.silent[name] = _reason(error)
     finally:
         cloudpickle.unregister_pickle_by_value(check_probe)
         for probe in probes.values():
@@ -135,10 +140,14 @@ def _collect(probes: Mapping[str, Any], requests: Mapping[str, dict[str, Any]], 
     for name, reference in pending.items():
         try:
             found.answers[name] = ray.get(reference, timeout=0.1)
-        except (RayError, TimeoutError) as error:
-            is_late = isinstance(error, TimeoutError)
-            text = f"nothing within {_ANSWER_TIMEOUT_S:.0f} s" if is_late else str(error).strip().splitlines()[-1]
-            found.silent[name] = text
+        except RayError as error:
+            found.silent[name] = _reason(error)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"nothing within {_ANSWER_TIMEOUT_S:.0f} s"
+    return str(error).strip().splitlines()[-1]
 
 
 def _compare_clocks(probe: Any) -> tuple[float, float]:

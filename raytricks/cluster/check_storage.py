@@ -50,15 +50,23 @@ def check_storage_here(output_dir: Path) -> CheckResult:
     return ok("storage", f"{output_dir} can be written, flushed, renamed in and deleted from")
 
 
+def local_data_path(data: DataConfig) -> str | None:
+    """Return the absolute path of the data; None when the config names none, or a URL."""
+    if data.path is None or "://" in data.path:
+        return None
+    return str(Path(data.path).expanduser().resolve())
+
+
 def check_data_here(data: DataConfig) -> CheckResult:
     """Say whether the data is there; what is in it, `raytricks data info` says."""
     if data.path is None:
         return ok("data", "data.path is not set" if data.source == "auto" else f"data.source is {data.source}")
-    if "://" in data.path:
+    path = local_data_path(data)
+    if path is None:
         return ok("data", f"{data.path} is a URL, not looked at")
-    if describe_path(data.path)["kind"] is None:
-        return fail("data", f"{data.path} is not there, or cannot be read", "set data.path to the data's directory")
-    return ok("data", f"{data.path} can be read")
+    if describe_path(path)["kind"] is None:
+        return fail("data", f"{path} is not there, or cannot be read", "set data.path to the data's directory")
+    return ok("data", f"{path} can be read")
 
 
 def judge_storage(output_dir: Path, answers: Mapping[str, Mapping[str, Any]], unseen: set[str]) -> CheckResult:

@@ -17,4 +17,8 @@ job_files         what travels with a job, by job_ignore; job_package: copies of
 job_command       what a job runs, with job_paths that the cluster can see
 submission        checks, packs and submits a command
 jobs              ask for a job, follow or stop it, with job_info, job_log and job_client (Ray's own)
+
+check             the environment of a run, line by line (check_result): check_machine, check_storage, check_access
+check_cluster     the cluster of RAY_ADDRESS; check_nodes: each of its nodes, by check_probe
+check_distributed two workers that really train
 """

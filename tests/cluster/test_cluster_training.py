@@ -1,18 +1,28 @@
 """Real Ray, one local cluster for the whole module."""
 
+from dataclasses import replace
 import os
 from pathlib import Path
+import re
 import signal
-import subprocess
+import sys
+from typing import Any
 
 import numpy as np
+from processes import train_workers
 import pytest
 from safetensors.torch import load_file
 import torch
 
 import raytricks
+from raytricks.api import plan_run
+from raytricks.cluster.driver import train_on_ray
 from raytricks.cluster.session import ray_session, require_resources
-from raytricks.errors import ClusterError, InterruptedRun, NonFiniteError
+from raytricks.data.order import epoch_order
+from raytricks.data.prepared import prepare_data
+from raytricks.errors import ClusterError, DataError, InterruptedRun, NonFiniteError, RaytricksError
+from raytricks.training.launch import begin_launch
+from raytricks.training.loop import TrainingJob
 from raytricks.training.records import read_records
 
 # Ray and what it imports warn about themselves; warnings of ours stay errors
@@ -79,17 +89,17 @@ def test_evaluation_on_two_workers_counts_every_image_once(two_workers):
 
 
 class KillOnce:
-    """Kills a Ray Train worker process when a step is logged."""
+    """Kills the second Ray Train worker of a run when a step is logged."""
 
-    def __init__(self, at_step: int) -> None:
-        self.at_step = at_step
+    def __init__(self, at_step: int, run_dir: Path | None = None) -> None:
+        self.at_step, self.run_dir = at_step, run_dir
         self.killed = 0
         self.mode = "quiet"
 
     def record(self, record: dict) -> None:
         if record["kind"] == "step" and record["step"] >= self.at_step and not self.killed:
-            found = subprocess.run(["pgrep", "-f", "ray::.*RayTrainWorker"], capture_output=True, text=True)
-            self.killed = int(found.stdout.split()[-1])
+            assert self.run_dir is not None
+            self.killed = train_workers(self.run_dir)[1]
             os.kill(self.killed, signal.SIGKILL)
 
     def __getattr__(self, name: str):
@@ -97,7 +107,7 @@ class KillOnce:
 
 
 def test_a_killed_worker_leaves_the_final_weights_bit_equal(two_workers, tmp_path):
-    killer = KillOnce(at_step=30)
+    killer = KillOnce(30, tmp_path / "killed")
     overrides = settings(tmp_path, name="killed", workers=2, checkpoint__every_steps=10)
     result = raytricks.train(None, overrides, reporter=killer)  # type: ignore[arg-type]
     assert killer.killed
@@ -105,6 +115,62 @@ def test_a_killed_worker_leaves_the_final_weights_bit_equal(two_workers, tmp_pat
     assert any("resumed from step-" in text for text in notes), notes
     clean, recovered = weights(two_workers.run_dir), weights(result.run_dir)
     assert all(torch.equal(clean[name], recovered[name]) for name in clean)
+
+
+class BrokenImages:
+    """A user's own image store: reading some image goes wrong, in whichever worker reads it."""
+
+    def __init__(self, images, error: Exception, sample: int, calls: Path) -> None:
+        self.images, self.error, self.sample, self.calls = images, error, sample, calls
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sizes(self, indices):
+        return self.images.sizes(indices)
+
+    def read(self, indices):
+        if self.sample in indices:
+            with self.calls.open("a") as file:
+                file.write("x")
+            raise self.error
+        return self.images.read(indices)
+
+
+def train_broken(folder: Path, error: Exception) -> tuple[RaytricksError, int, Path]:
+    """Train on images of which the one that comes in step 5 cannot be read; returns the error and how often it rose."""
+    import ray.cloudpickle
+
+    plan = plan_run(None, settings(folder, name="broken", workers=2, checkpoint__every_steps=2))
+    data = prepare_data(plan.catalog, plan.config.data)
+    sample = int(epoch_order(len(data.train), 0, 0)[4 * 64 + 50])  # in the second half of its batch: rank 1's
+    images: Any = BrokenImages(data.train.images, error, sample, folder / "calls")
+    run_dir = folder / "broken"
+    run_dir.mkdir()
+    job = TrainingJob(
+        config=plan.config,
+        data=replace(data, train=replace(data.train, images=images)),
+        run_dir=run_dir,
+        launch=begin_launch(run_dir),
+    )
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers know no tests
+    with pytest.raises(RaytricksError) as raised:
+        train_on_ray(job, use_gpu=False, listener=lambda record: None, stop_requested=lambda: 0)
+    return raised.value, len((folder / "calls").read_text()), run_dir
+
+
+def test_a_bug_that_comes_again_at_the_same_step_ends_the_run_with_its_traceback(cluster, tmp_path):
+    error, times, run_dir = train_broken(tmp_path, ValueError("no such label: 11"))
+    assert re.search(r"worker 1 on \S+ failed twice in step 5: ValueError: no such label: 11$", str(error)), str(error)
+    assert "raise self.error" in error.details and error.details.rstrip().endswith("in step 5")
+    assert times == 2  # hardware.max_restarts would allow more
+    assert (run_dir / "checkpoints" / "step-00000004").is_dir() and not (run_dir / ".ray").exists()
+
+
+def test_what_no_restart_can_mend_is_not_tried_again_whichever_worker_finds_it(cluster, tmp_path):
+    error, times, _ = train_broken(tmp_path, DataError("photos/7.jpg is damaged; restore or remove it"))
+    assert type(error) is DataError and str(error) == "photos/7.jpg is damaged; restore or remove it"
+    assert times == 1
 
 
 def test_a_non_finite_gradient_ends_the_run_with_its_own_error(cluster, tmp_path):

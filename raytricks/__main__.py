@@ -5,15 +5,17 @@ import platform
 import sys
 
 _NEEDED = (
-    *("ray", "torch", "torchvision", "pyarrow", "pydantic", "typer", "rich", "plotly", "yaml", "safetensors"),
-    *("sklearn", "tensorboardX", "numpy", "PIL", "pathspec"),
+    *("ray", "torch", "torchvision", "pyarrow", "pydantic", "typer", "rich", "yaml", "safetensors"),
+    *("sklearn", "tensorboardX", "numpy", "PIL"),
 )
+_NEEDED_TO_TUNE = ("plotly", "pandas")
 _CLUSTER_ERROR = 4
 
 
 def main() -> None:
     """Run the command line, or end with 4 and a line that names the packages that are missing."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    needed = _NEEDED + (_NEEDED_TO_TUNE if sys.argv[1:2] == ["tune"] else ())
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         print(
             f"error: {sys.executable} on {platform.node()} lacks {', '.join(missing)}; submit with --pip to have them "

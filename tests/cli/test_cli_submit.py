@@ -114,6 +114,10 @@ def test_a_python_without_our_packages_says_so_in_one_line(repository):
     assert (done.returncode, done.stdout) == (4, "")
     [line] = done.stderr.splitlines()
     assert "lacks ray, torch, " in line and "--pip" in line and "image" in line
+    assert "plotly" not in line  # only a study's report needs it
+    command[-2:] = ["tune", CONFIG[1]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4 and ", plotly" in done.stderr
 
 
 def test_python_m_raytricks_is_the_command_line():

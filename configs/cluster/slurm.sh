@@ -7,7 +7,8 @@
 # Hardware:  nodes that share the directory of submission, with raytricks on the PATH of whoever submits
 # Expected:  raytricks-JOB.log ends with the run's summary, >= 98% top-1; the run is runs/slurm-JOB; nothing runs on
 #
-# Arguments: a config file (configs/digits.yaml), then settings. One worker a node, or one a GPU.
+# Arguments: a config file (configs/digits.yaml), then settings. One worker a node, or one a GPU. With a name=, another
+# job of that name goes on with its run.
 # Preempted or out of time: the run saves, the job is queued again and goes on. That needs a warning: `--signal` gives
 # it before the time limit; before a preemption, slurm.conf needs a GraceTime and PreemptParameters=send_user_signal
 # (Slurm 22.05: SlurmctldParameters=preempt_send_user_signal). Without one the job goes on from its newest checkpoint.
@@ -27,6 +28,9 @@ set -euo pipefail
 config=${1:-configs/digits.yaml}
 settings=("${@:2}")
 workers=$((SLURM_JOB_NUM_NODES * ${SLURM_GPUS_ON_NODE:-1}))
+for default in workers=$workers name=slurm-$SLURM_JOB_ID "output_dir=$PWD/runs"; do
+    [[ " ${settings[*]}" == *" ${default%%=*}="* ]] || settings+=("$default")
+done
 start_limit_s=300
 max_restarts=50
 
@@ -95,7 +99,11 @@ stop_cluster() {
     trap - EXIT
     if ((${#steps[@]})); then
         scancel --signal=TERM "$SLURM_JOB_ID" 2>/dev/null || true # to Ray's steps; a signal to srun would kill them
-        wait "${steps[@]}" || true
+        for ((waited_s = 0; waited_s < 30; waited_s++)); do
+            kill -0 "${steps[@]}" 2>/dev/null || break
+            sleep 1
+        done
+        kill "${steps[@]}" 2>/dev/null || true
     fi
     rm -f "$private/auth_token"
     srun --overlap --ntasks-per-node=1 rm -rf "$temporary" 2>/dev/null || rm -rf "$temporary"
@@ -132,8 +140,7 @@ wait_for_nodes
 
 code=0
 if [[ ! $is_warned ]]; then
-    raytricks train "$config" "${settings[@]}" workers="$workers" name="slurm-$SLURM_JOB_ID" output_dir="$PWD/runs" \
-        --resume auto &
+    raytricks train "$config" "${settings[@]}" --resume auto &
     driver=$!
     while kill -0 "$driver" 2>/dev/null; do # a signal ends the wait, not the driver
         wait "$driver" && code=0 || code=$?

@@ -109,7 +109,9 @@ def pods() -> list[dict[str, Any]]:
 def commands_in(text: str) -> list[str]:
     """Return the commands of raytricks in console lines, comments and continued lines put together."""
     joined = re.sub(r"\\\n#? *", "", text)
-    return [found.split("  #")[0].strip() for found in re.findall(r"(?m)^(?:#|\$)? *(raytricks [a-z].*)$", joined)]
+    return [
+        found.split("  #")[0].strip() for found in re.findall(r"(?m)^#? *(?:[A-Z_]+=\S+ )*(raytricks [a-z].*)$", joined)
+    ]
 
 
 def take(arguments: list[str]) -> ExperimentConfig | None:
@@ -121,12 +123,14 @@ def take(arguments: list[str]) -> ExperimentConfig | None:
         command, words = commands[words[0]], words[1:]
     context = command.make_context(command.name, words)
     if "command" in context.params:  # submit takes another command
-        return take(["raytricks", *context.params["command"]])
+        inner = context.params["command"]
+        return take(["raytricks", *(word for word in inner if word != "--follow")])  # submit's own, also behind --
     if "target" not in context.params:
         return None
     target, settings = split_arguments(context.params["target"], context.params["overrides"])
-    is_shipped = target is not None and target.startswith("configs/")
-    return load_config(REPOSITORY / target if is_shipped else target, settings).config
+    if target is not None and target.startswith("configs/"):
+        target = str(REPOSITORY / target)
+    return load_config(target, settings).config
 
 
 @pytest.mark.parametrize("path", [AUTOSCALER, RAYJOB, SLURM], ids=lambda path: path.name)
@@ -240,7 +244,7 @@ STAND_INS = {
     "python": """
         case $* in
             *get_node_ip_address*) echo 127.0.0.1 ;;
-            -\\ *) exit 0 ;;
+            -\\ *) until [[ $(wc -l <"$CALLS".steps) == 2 ]]; do sleep 0.05; done ;;  # as for the nodes
             *) exec "$PYTHON" "$@" ;;
         esac""",
     "raytricks": """
@@ -315,7 +319,7 @@ def test_slurm_script_starts_ray_with_a_token_trains_and_leaves_nothing(slurm: d
 
 
 def test_slurm_script_saves_when_warned_and_is_queued_again(slurm: dict[str, str]):
-    with start(slurm | {"TRAINING": "long"}) as script:
+    with start(slurm | {"TRAINING": "long"}, "configs/digits.yaml", "name=mine") as script:
         deadline_s = time.monotonic() + 30
         while "ready" not in calls(slurm):
             assert time.monotonic() < deadline_s
@@ -323,6 +327,9 @@ def test_slurm_script_saves_when_warned_and_is_queued_again(slurm: dict[str, str
         script.send_signal(signal.SIGTERM)
         script.communicate(timeout=60)
     made = calls(slurm)
+    (training,) = [call for call in made if call.startswith("raytricks train")]
+    config = take(training.split())
+    assert config is not None and (config.name, config.workers) == ("mine", 2)
     order = [made.index(call) for call in ("saved", f"scontrol requeue {slurm['SLURM_JOB_ID']}")]
     stopped = next(number for number, call in enumerate(made) if call.startswith("scancel"))
     assert order[0] < stopped < order[1], "Ray is stopped after the run has saved, before the job is queued again"

@@ -159,15 +159,12 @@ def train(
     Raises:
         RaytricksError: see raytricks.errors for the kinds.
     """
-    from raytricks.training.records import METRICS_FILE, read_records
-    from raytricks.training.run_directory import is_finished
-
     started_s = time.monotonic()
     reporter = reporter or Reporter("quiet")
     plan, run_dir = _plan_launch(target, overrides, resume)
-    if run_dir is not None and is_finished(run_dir):
+    if resume == RESUME_AUTO and run_dir is not None and (finished := _result_of_finished(run_dir)) is not None:
         reporter.line(f"finished before: {run_dir}; nothing is left to do")
-        return RunResult(run_dir, read_records(run_dir / METRICS_FILE))
+        return finished
     launch = _Launch(plan, reporter, run_dir)
     try:
         if strict:
@@ -187,12 +184,12 @@ def _plan_launch(
     target: str | Path | None, overrides: Overrides, resume: str | Path | None
 ) -> tuple[Plan, Path | None]:
     """Plan a new run, or one that goes on in the directory that is returned too."""
-    from raytricks.training import run_directory
-
-    if resume is None:
-        return plan_run(target, overrides), None
-    if resume == RESUME_AUTO:
+    if resume is None or resume == RESUME_AUTO:
         plan = plan_run(target, overrides)
+        if resume is None:
+            return plan, None
+        from raytricks.training import run_directory  # imports torch, which a config error does not need
+
         run_dir = run_directory.named_run_directory(plan.config)
         if run_dir.exists():
             run_directory.remove_unbegun_run(run_dir)
@@ -200,6 +197,8 @@ def _plan_launch(
             return plan, None
         run_directory.require_same_recipe(run_dir, run_directory.with_absolute_paths(plan.config))
     else:
+        from raytricks.training import run_directory
+
         if target is not None:
             raise ConfigError(
                 f"--resume {resume} takes its config from the run; leave {target} out, or write --resume auto to go on "
@@ -210,6 +209,13 @@ def _plan_launch(
         plan = _plan(LoadedConfig(config, {}), _find_data(config))
     run_directory.require_same_data(run_dir, plan.catalog)
     return plan, run_dir
+
+
+def _result_of_finished(run_dir: Path) -> RunResult | None:
+    from raytricks.training.records import METRICS_FILE, read_records
+    from raytricks.training.run_directory import is_finished
+
+    return RunResult(run_dir, read_records(run_dir / METRICS_FILE)) if is_finished(run_dir) else None
 
 
 class _Launch:

@@ -1,5 +1,6 @@
 """The arguments that commands share: a target and settings."""
 
+from itertools import zip_longest
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ OverrideList = Annotated[
 def with_resume_value(arguments: list[str]) -> list[str]:
     """Give a `--resume` that stands alone its value, auto; typer's options all take one or none."""
     given: list[str] = []
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:]):
         given.append(argument)
         if argument == "--resume" and (following is None or following.startswith("-") or "=" in following):
             given.append("auto")

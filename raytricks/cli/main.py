@@ -53,7 +53,7 @@ def train(
 ) -> None:
     """Train a model on a folder of images, or as a config file says."""
     target, settings = split_arguments(target, overrides)
-    if target is None and not settings and resume is None:
+    if target is None and not settings and resume in (None, "auto"):
         raise ConfigError(
             "nothing to train on; name a config file, a directory of images, or --resume RUN_DIR "
             "(try: raytricks train configs/digits.yaml)"

@@ -40,7 +40,7 @@ def tune(
 ) -> None:
     """Search the settings of tune.space, retrain the winner against the default, write best.yaml and report.html."""
     target, settings = split_arguments(target, overrides)
-    if target is None and not settings and resume is None:
+    if target is None and not settings and resume in (None, "auto"):
         raise ConfigError(
             "nothing to tune; name a config file with a tune.space, or --resume STUDY_DIR "
             "(try: raytricks tune configs/tune_digits.yaml)"

@@ -28,7 +28,10 @@ def _number_or_range(value: object) -> object:
     raise ValueError(f"must be a whole number from 0 to {_MOST_WORKERS}, or [fewest, most] such as [1, 8]")
 
 
-NumWorkers = Annotated[int | tuple[int, int], BeforeValidator(_number_or_range)]
+_Some = Annotated[int, Field(ge=1, le=_MOST_WORKERS)]
+NumWorkers = Annotated[
+    Annotated[int, Field(ge=0, le=_MOST_WORKERS)] | tuple[_Some, _Some], BeforeValidator(_number_or_range)
+]
 
 
 class HardwareConfig(Section):

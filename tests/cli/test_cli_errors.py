@@ -168,7 +168,7 @@ ROWS = {
     "nothing at all": (nothing, [], 2, ["nothing to train on", "--resume RUN_DIR"]),
     "unknown option": (nothing, ["--epochs", "3"], 2, ["--epochs", "recipe.epochs=3", "raytricks train --help"]),
     "config by -c": (nothing, ["-c", "nope.yaml"], 2, ["-c", "raytricks train --help"]),
-    "resume without a run": (nothing, ["--resume"], 2, ["--resume", "requires an argument", "--help"]),
+    "resume without a run": (nothing, ["--resume"], 2, ["nothing to train on", "--resume RUN_DIR"]),
     "quiet and json": (nothing, ["--quiet", "--json", *digits()], 2, ["--quiet", "--json", "leave one"]),
     "name of embedded data": (nothing, ["digits"], 2, ["did you mean data.source=digits?"]),
     "no GPU": (nothing, digits("hardware.device=cuda"), 2, ["no usable GPU", "hardware.device=cpu"]),

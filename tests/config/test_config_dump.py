@@ -85,6 +85,7 @@ SPACES = st.fixed_dictionaries(
 ORDERED = {
     "data.crop_scale": st.lists(st.floats(0.01, 1), min_size=2, max_size=2).map(sorted).map(tuple),
     "data.crop_aspect": st.lists(st.floats(0.01, 9), min_size=2, max_size=2).map(sorted).map(tuple),
+    "workers": st.integers(0, 4096) | st.lists(st.integers(1, 4096), min_size=2, max_size=2).map(sorted).map(tuple),
     "data.train_size": st.none() | st.lists(st.integers(4, 1024), min_size=2, max_size=2).map(sorted).map(tuple),
     "data.train_size_ramp": st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted).map(tuple),
     "tricks.random_erasing.area": st.lists(st.floats(0.01, 1), min_size=2, max_size=2).map(sorted).map(tuple),

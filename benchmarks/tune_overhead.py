@@ -91,7 +91,7 @@ def measure_plain(task: StudyTask, folder: Path, slots: int, count: int) -> floa
 
 def measure_ours(task: StudyTask, resources) -> tuple[float, float]:
     """Return seconds to the first epoch, and from there to the end of all trials plus that first epoch's share."""
-    from raytricks.cluster.tune_driver import run_trials
+    from raytricks.cluster.tune.driver import run_trials
 
     started_s = time.monotonic()
     first_s: list[float] = []

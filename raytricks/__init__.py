@@ -12,7 +12,7 @@ from raytricks.version import __version__
 if TYPE_CHECKING:
     from raytricks.api import Plan, RunResult, diagnose, plan_run, train
     from raytricks.cli.submit import submit
-    from raytricks.cluster.jobs import Job
+    from raytricks.cluster.jobs.job import Job
     from raytricks.config import ExperimentConfig, load_config
     from raytricks.recipe.doctor import Finding
     from raytricks.study import Study, tune
@@ -47,7 +47,7 @@ _HOMES = {
     "Finding": "raytricks.recipe.doctor",
     "Study": "raytricks.study",
     "tune": "raytricks.study",
-    "Job": "raytricks.cluster.jobs",
+    "Job": "raytricks.cluster.jobs.job",
     "submit": "raytricks.cli.submit",
     "TrainedModel": "raytricks.training.model_file",
     "load_model": "raytricks.training.model_file",

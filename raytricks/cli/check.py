@@ -27,7 +27,7 @@ def check(
         config = load_config(None, settings, {"data.path": target}, "the directory given").config
     else:
         config = load_config(target, settings).config
-    from raytricks.cluster.check import check_environment
+    from raytricks.cluster.checks.environment import check_environment
     from raytricks.report.check_lines import print_json, print_results
 
     show = print_json if as_json else print_results

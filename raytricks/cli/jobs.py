@@ -9,8 +9,8 @@ import typer
 from raytricks.cli.submit import Address, follow_job
 
 if TYPE_CHECKING:
-    from raytricks.cluster.job_info import JobInfo
-    from raytricks.cluster.jobs import Job
+    from raytricks.cluster.jobs.info import JobInfo
+    from raytricks.cluster.jobs.job import Job
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Jobs that were submitted to a Ray cluster.")
 
@@ -25,9 +25,9 @@ def show_jobs(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, nothing else.")] = False,
 ) -> None:
     """List the jobs of the cluster, the newest first."""
-    from raytricks.cluster.dashboard import Dashboard
-    from raytricks.cluster.job_address import find_address
-    from raytricks.cluster.jobs import list_jobs
+    from raytricks.cluster.jobs.address import find_address
+    from raytricks.cluster.jobs.dashboard import Dashboard
+    from raytricks.cluster.jobs.job import list_jobs
 
     found = list_jobs(Dashboard.connect(find_address(address)))
     if as_json:
@@ -83,9 +83,9 @@ def stop(id: Id, address: Address = None) -> None:
 
 
 def _job(id: str, address: str | None) -> "Job":
-    from raytricks.cluster.dashboard import Dashboard
-    from raytricks.cluster.job_address import find_address
-    from raytricks.cluster.jobs import Job
+    from raytricks.cluster.jobs.address import find_address
+    from raytricks.cluster.jobs.dashboard import Dashboard
+    from raytricks.cluster.jobs.job import Job
 
     return Job(Dashboard.connect(find_address(address)), id)
 

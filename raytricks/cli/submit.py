@@ -11,8 +11,8 @@ from raytricks.cli.arguments import require_target, split_arguments, with_resume
 from raytricks.errors import ConfigError, InterruptedRun
 
 if TYPE_CHECKING:
-    from raytricks.cluster.job_command import JobCommand
-    from raytricks.cluster.jobs import Job
+    from raytricks.cluster.jobs.command import JobCommand
+    from raytricks.cluster.jobs.job import Job
 
 _FOLLOW = "--follow"
 _UsageError: Any = typer.BadParameter.__base__
@@ -53,7 +53,7 @@ def submit(
         DataError: its data would not be found.
         ClusterError: the cluster does not answer, or does not take the job.
     """
-    from raytricks.cluster.submission import submit_command
+    from raytricks.cluster.jobs.submission import submit_command
 
     return submit_command(
         parse_command(command, Path(working_dir).expanduser()),
@@ -107,7 +107,7 @@ def submit_and_follow(
 
 def follow_job(job: "Job") -> int:
     """Print a job's log until its end; returns its exit code. Ctrl-C leaves the job alone."""
-    from raytricks.cluster.job_log import without_notes_of_ray
+    from raytricks.cluster.jobs.log import without_notes_of_ray
 
     try:
         info = job.follow(without_notes_of_ray(lambda text: typer.echo(text, nl=False)))
@@ -133,7 +133,7 @@ def parse_command(words: Sequence[str], directory: Path) -> "JobCommand":
         ConfigError: no such command, an unknown option, or a target that is not there.
     """
     from raytricks.cli.main import app
-    from raytricks.cluster.job_command import SUBMITTABLE, JobCommand
+    from raytricks.cluster.jobs.command import SUBMITTABLE, JobCommand
     from raytricks.config import did_you_mean
 
     if isinstance(words, str):

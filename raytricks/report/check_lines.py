@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from raytricks.cluster.check_result import CheckResult
+from raytricks.cluster.checks.result import CheckResult
 
 _STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 _SUBJECT_WIDTH = 24

@@ -60,7 +60,7 @@ class StudyLaunch:
     """
 
     def __init__(self, plan: Plan, reporter: Reporter, study_dir: Path | None) -> None:
-        from raytricks.cluster.tune_driver import check_search
+        from raytricks.cluster.tune.driver import check_search
         from raytricks.training.run_directory import with_absolute_paths
         from raytricks.training.trackers import require_trackers
         from raytricks.tuning.points import draw_points
@@ -211,7 +211,7 @@ class StudyLaunch:
         deadline: float | None = None,
         name: str = "trial",
     ) -> None:
-        from raytricks.cluster.tune_driver import run_trials
+        from raytricks.cluster.tune.driver import run_trials
         from raytricks.data.prepared import prepare_data
         from raytricks.report.study_progress import Facts, StudyProgress
         from raytricks.tuning.study_task import StudyTask

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raytricks.cluster.session import ray_session
-from raytricks.cluster.tune_driver import trial_slots
+from raytricks.cluster.tune.driver import trial_slots
 from raytricks.data.prepared import prepare_data
 from raytricks.tuning.forecast import forecast, forecast_lines
 from raytricks.tuning.rungs import rungs

@@ -16,9 +16,9 @@ import threading
 import pytest
 import torch
 
-from raytricks.cluster.check_machine import judge_disk, judge_open_files, judge_shared_memory
-from raytricks.cluster.check_probe import read_facts
-from raytricks.cluster.check_result import fail, ok, warn
+from raytricks.cluster.checks.machine import judge_disk, judge_open_files, judge_shared_memory
+from raytricks.cluster.checks.probe import read_facts
+from raytricks.cluster.checks.result import fail, ok, warn
 from raytricks.report.check_lines import print_results
 
 SECRET = "0123456789abcdef-of-a-test"

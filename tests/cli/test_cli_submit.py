@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from raytricks.cli.submit import parse_command, submit
-from raytricks.cluster.job_command import JobCommand
+from raytricks.cluster.jobs.command import JobCommand
 from raytricks.errors import ConfigError
 
 DEAD = "http://127.0.0.1:1"

@@ -6,12 +6,12 @@ import platform
 import pytest
 from ray_nodes import Nodes, ray_nodes
 
-from raytricks.cluster.check_access import check_dashboard, judge_cluster_authentication, own_addresses
-from raytricks.cluster.check_distributed import GroupMeasurement, judge_group
-from raytricks.cluster.check_machine import check_machines
-from raytricks.cluster.check_nodes import NodeAnswers, judge_clocks, judge_nodes, judge_versions
-from raytricks.cluster.check_probe import describe_path, leave_mark, read_facts, write_mark
-from raytricks.cluster.check_storage import judge_data, judge_storage, open_trial_directory
+from raytricks.cluster.checks.access import check_dashboard, judge_cluster_authentication, own_addresses
+from raytricks.cluster.checks.distributed import GroupMeasurement, judge_group
+from raytricks.cluster.checks.machine import check_machines
+from raytricks.cluster.checks.nodes import NodeAnswers, judge_clocks, judge_nodes, judge_versions
+from raytricks.cluster.checks.probe import describe_path, leave_mark, read_facts, write_mark
+from raytricks.cluster.checks.storage import judge_data, judge_storage, open_trial_directory
 
 TOKEN = "0123456789abcdef-of-a-test"
 

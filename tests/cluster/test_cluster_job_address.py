@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from raytricks.cluster.dashboard import Dashboard, NoAnswer, is_on_this_machine, python_of_ray
-from raytricks.cluster.job_address import JobAddress, find_address, is_here, is_literal
+from raytricks.cluster.jobs.address import JobAddress, find_address, is_here, is_literal
+from raytricks.cluster.jobs.dashboard import Dashboard, NoAnswer, is_on_this_machine, python_of_ray
 from raytricks.errors import ClusterError, ConfigError
 
 SECRET = "0123456789abcdef-of-a-test"

@@ -6,8 +6,8 @@ import re
 import pytest
 
 import raytricks
-from raytricks.cluster.job_files import choose_files, require_size
-from raytricks.cluster.job_package import packed, pip_requirements
+from raytricks.cluster.jobs.files import choose_files, require_size
+from raytricks.cluster.jobs.package import packed, pip_requirements
 from raytricks.config import load_config
 from raytricks.errors import ConfigError
 

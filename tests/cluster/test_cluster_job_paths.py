@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from raytricks.cluster.job_command import JobCommand
-from raytricks.cluster.job_files import choose_files
-from raytricks.cluster.job_paths import JobPaths, _is_shared
-from raytricks.cluster.submission import load_command
+from raytricks.cluster.jobs.command import JobCommand
+from raytricks.cluster.jobs.files import choose_files
+from raytricks.cluster.jobs.paths import JobPaths, _is_shared
+from raytricks.cluster.jobs.submission import load_command
 from raytricks.errors import ConfigError, DataError
 
 SHARED = "output_dir=/shared/runs"

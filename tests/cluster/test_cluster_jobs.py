@@ -15,13 +15,13 @@ from threading import Thread
 import pytest
 from ray_head import RayHead, ray_head
 
-from raytricks.cluster.dashboard import Dashboard
-from raytricks.cluster.job_address import JobAddress
-from raytricks.cluster.job_client import submit_job
-from raytricks.cluster.job_files import choose_files
-from raytricks.cluster.job_log import LogWriter, without_notes_of_ray
-from raytricks.cluster.job_package import packed
-from raytricks.cluster.jobs import Job
+from raytricks.cluster.jobs.address import JobAddress
+from raytricks.cluster.jobs.client import submit_job
+from raytricks.cluster.jobs.dashboard import Dashboard
+from raytricks.cluster.jobs.files import choose_files
+from raytricks.cluster.jobs.job import Job
+from raytricks.cluster.jobs.log import LogWriter, without_notes_of_ray
+from raytricks.cluster.jobs.package import packed
 from raytricks.errors import ClusterError
 
 TOKEN = "5d41402abc4b2a76b9719d911017c592"
@@ -259,8 +259,8 @@ def test_a_token_is_needed_used_and_never_written_down(project):
 def dashboard_answer(head: RayHead) -> object:
     """Return what Ray tells everybody with the token of its jobs."""
     program = (
-        "import json; from raytricks.cluster.dashboard import Dashboard; "
-        "from raytricks.cluster.job_address import find_address; "
+        "import json; from raytricks.cluster.jobs.dashboard import Dashboard; "
+        "from raytricks.cluster.jobs.address import find_address; "
         "print(json.dumps(Dashboard.connect(find_address(None)).get('/api/jobs/')))"
     )
     done = subprocess.run(

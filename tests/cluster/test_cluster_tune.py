@@ -17,7 +17,7 @@ from tiny_study import LRS, tiny_task
 import torch
 
 from raytricks.cluster.session import ray_session
-from raytricks.cluster.tune_driver import check_search, run_trials, trial_slots
+from raytricks.cluster.tune.driver import check_search, run_trials, trial_slots
 from raytricks.config import flatten, load_config
 from raytricks.errors import ClusterError, ConfigError, InterruptedRun
 from raytricks.tuning.rungs import first_rung, rungs
@@ -133,7 +133,7 @@ def memory_fails(trial_class, numbers):
 
 
 def test_out_of_memory_fails_its_trial_only(carry_out, tmp_path):
-    from raytricks.cluster.tune_trial import OneWorkerTrial
+    from raytricks.cluster.tune.trial import OneWorkerTrial
 
     task = tiny_task(tmp_path, num_trials=3, recipe__epochs=2)
     _, outcomes = carry_out(task, trial_class=memory_fails(OneWorkerTrial, {1}))
@@ -231,7 +231,7 @@ def kill_trial(trial_dir: Path) -> None:
 
 
 def test_trial_whose_process_keeps_dying_is_given_up(carry_out, tmp_path):
-    from raytricks.cluster.tune_trial import OneWorkerTrial
+    from raytricks.cluster.tune.trial import OneWorkerTrial
 
     class Dies(OneWorkerTrial):
         def train_epochs(self, job):
@@ -290,7 +290,7 @@ def test_sampler_that_cannot_go_with_the_scheduler_is_refused(tmp_path):
 
 
 def test_rungs_are_those_of_ray_tunes_schedulers(cluster):
-    from raytricks.cluster.tune_schedulers import make_scheduler
+    from raytricks.cluster.tune.schedulers import make_scheduler
 
     for scheduler in ("asha", "hyperband"):
         for epochs in (2, 5, 6, 9, 12, 27, 30, 60, 81, 120):
@@ -357,7 +357,7 @@ def test_hyperband_pauses_trials_and_takes_the_better_ones_on(carry_out, tmp_pat
 
 def test_hyperband_goes_on_when_the_last_trial_of_a_rung_fails(carry_out, tmp_path):
     """Trials 8 to 13 are a bracket that is judged after epochs 2 and 4."""
-    from raytricks.cluster.tune_trial import OneWorkerTrial
+    from raytricks.cluster.tune.trial import OneWorkerTrial
 
     class LastFails(OneWorkerTrial):
         def train_epochs(self, job):

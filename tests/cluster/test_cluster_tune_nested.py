@@ -9,7 +9,7 @@ from tiny_study import tiny_task
 from watched_trials import adopted_pairs, same, watched
 
 from raytricks.cluster import session
-from raytricks.cluster.tune_driver import run_trials, trial_slots
+from raytricks.cluster.tune.driver import run_trials, trial_slots
 from raytricks.config import load_config
 from raytricks.tuning.trial_files import read_outcomes
 
@@ -50,7 +50,7 @@ def carry_out(task, cluster, trial_class=None):
 def test_two_worker_trials_take_over_weights_and_give_their_cpus_back(cluster, tmp_path):
     import ray
 
-    from raytricks.cluster.tune_nested import ManyWorkersTrial
+    from raytricks.cluster.tune.nested import ManyWorkersTrial
 
     task = tiny_task(
         tmp_path,

@@ -9,7 +9,7 @@ import pytest
 from tiny_study import tiny_task
 
 from raytricks.cluster.session import prepare_environment, ray_session
-from raytricks.cluster.tune_driver import run_trials
+from raytricks.cluster.tune.driver import run_trials
 from raytricks.training.records import read_records
 from raytricks.tuning.trial_files import epoch_records, read_outcomes
 

@@ -10,7 +10,7 @@ import torch
 from watched_trials import adopted_pairs, same, watched
 
 from raytricks.cluster.session import ray_session
-from raytricks.cluster.tune_driver import run_trials
+from raytricks.cluster.tune.driver import run_trials
 from raytricks.config import load_config
 from raytricks.data.prepared import prepare_data
 from raytricks.recipe.changes import config_at, make_segments
@@ -50,7 +50,7 @@ def carry_out(task: StudyTask, cluster, trial_class=None) -> tuple[TrialOutcome,
 @pytest.fixture(scope="module")
 def population(cluster, tmp_path_factory):
     """Four one-worker trials of six epochs, compared after every second."""
-    from raytricks.cluster.tune_trial import OneWorkerTrial
+    from raytricks.cluster.tune.trial import OneWorkerTrial
 
     folder = tmp_path_factory.mktemp("pbt")
     task = tiny_task(folder, num_trials=4, num_train=320, recipe__epochs=6, **PBT)

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from raytricks.cluster.session import ray_session
-from raytricks.cluster.tune_driver import run_trials
+from raytricks.cluster.tune.driver import run_trials
 from raytricks.config import load_config
 from raytricks.data.catalog import hold_out
 from raytricks.data.loading import find_data

@@ -17,7 +17,7 @@ from raytricks.recipe.recipe import make_recipe
 from raytricks.recipe.resolve import resolve_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 CODES = [rule.__name__.replace("_", "-") for rule in RULES]
 CLASSES = tuple("abc")
 
@@ -89,6 +89,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "tricks.zero_gamma": False,
         },
     ),
+    ("elastic-batch-norm", {"workers": (1, 2)}, {"workers": 2}),
+    ("elastic-batch-norm", {"workers": (1, 2)}, {"workers": (1, 2), "model.norm": "group"}),
     ("double-smoothing", DISTIL | {"teacher": SMOOTHED}, DISTIL | {"teacher": TEACHER}),
     ("double-smoothing", DISTIL | {"teacher": SMOOTHED}, {"teacher": SMOOTHED}),
     ("double-smoothing", DISTIL | {"teacher": SMOOTHED}, DISTIL | {"teacher": TeacherFacts(CLASSES, None)}),

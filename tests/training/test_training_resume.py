@@ -237,7 +237,7 @@ def test_resume_after_sigkill_in_mid_epoch_is_bit_equal(whole_run, tmp_path):
     result = raytricks.train(resume=tmp_path / "killed")
     assert result is not None
     notes = [r["text"] for r in result.records if r["kind"] == "note"]
-    assert notes == ["resumed from step-00000016"]
+    assert notes == ["resumed from step-00000016, 2 steps are made again"]
     assert_same_run(whole_run, tmp_path / "killed")
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import os
 from pathlib import Path
 
-from raytricks.cluster.check_access import check_dashboard, check_token, judge_cluster_authentication
-from raytricks.cluster.check_cluster import (
+from raytricks.cluster.checks.access import check_dashboard, check_token, judge_cluster_authentication
+from raytricks.cluster.checks.cluster import (
     check_entry,
     check_reachable,
     check_workers,
@@ -19,12 +19,12 @@ from raytricks.cluster.check_cluster import (
     judge_nodes_alive,
     name_nodes,
 )
-from raytricks.cluster.check_distributed import check_distributed
-from raytricks.cluster.check_machine import RAY_DISK, check_devices, check_machines, check_versions, count_gpus
-from raytricks.cluster.check_nodes import NodeAnswers, ask_nodes, judge_nodes
-from raytricks.cluster.check_probe import read_facts
-from raytricks.cluster.check_result import CheckResult, fail, ok
-from raytricks.cluster.check_storage import check_data_here, check_storage_here, local_data_path, open_trial_directory
+from raytricks.cluster.checks.distributed import check_distributed
+from raytricks.cluster.checks.machine import RAY_DISK, check_devices, check_machines, check_versions, count_gpus
+from raytricks.cluster.checks.nodes import NodeAnswers, ask_nodes, judge_nodes
+from raytricks.cluster.checks.probe import read_facts
+from raytricks.cluster.checks.result import CheckResult, fail, ok
+from raytricks.cluster.checks.storage import check_data_here, check_storage_here, local_data_path, open_trial_directory
 from raytricks.cluster.placement import alive_nodes
 from raytricks.cluster.session import prepare_environment, ray_session
 from raytricks.config import ExperimentConfig

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 import shlex
 
-from raytricks.cluster.job_command import JobCommand
-from raytricks.cluster.job_files import JobFiles
+from raytricks.cluster.jobs.command import JobCommand
+from raytricks.cluster.jobs.files import JobFiles
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ConfigError, DataError
 

@@ -12,7 +12,7 @@ from urllib import request as http
 from urllib.parse import urlsplit
 
 from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, MODE, TOKEN, token_source
-from raytricks.cluster.check_result import CheckResult, fail, ok, warn
+from raytricks.cluster.checks.result import CheckResult, fail, ok, warn
 from raytricks.errors import ClusterError
 
 _TIMEOUT_S = 3.0

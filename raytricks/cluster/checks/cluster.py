@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, MODE, token_source
-from raytricks.cluster.check_result import CheckResult, fail, ok
+from raytricks.cluster.checks.result import CheckResult, fail, ok
 from raytricks.cluster.placement import Node, require_room
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError

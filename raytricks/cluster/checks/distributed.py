@@ -6,8 +6,8 @@ from pathlib import Path
 import time
 from typing import Any
 
-from raytricks.cluster.check_result import CheckResult, fail, ok, warn
-from raytricks.cluster.check_storage import open_trial_directory
+from raytricks.cluster.checks.result import CheckResult, fail, ok, warn
+from raytricks.cluster.checks.storage import open_trial_directory
 from raytricks.cluster.trainer import FitThread
 from raytricks.config import ExperimentConfig, load_config
 

@@ -6,10 +6,10 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from raytricks.cluster.dashboard import Dashboard, NoAnswer, Refusal
-from raytricks.cluster.job_client import job_client, quietly
-from raytricks.cluster.job_info import PENDING, STOPPED, JobInfo, last_line, used_id
-from raytricks.cluster.job_log import LogWriter, hand_on
+from raytricks.cluster.jobs.client import job_client, quietly
+from raytricks.cluster.jobs.dashboard import Dashboard, NoAnswer, Refusal
+from raytricks.cluster.jobs.info import PENDING, STOPPED, JobInfo, last_line, used_id
+from raytricks.cluster.jobs.log import LogWriter, hand_on
 from raytricks.config.suggest import did_you_mean
 from raytricks.errors import ClusterError, ConfigError
 

@@ -7,8 +7,8 @@ import shutil
 from typing import Any
 import uuid
 
-from raytricks.cluster.check_probe import describe_path, read_mark, write_mark
-from raytricks.cluster.check_result import CheckResult, fail, ok
+from raytricks.cluster.checks.probe import describe_path, read_mark, write_mark
+from raytricks.cluster.checks.result import CheckResult, fail, ok
 from raytricks.config import DataConfig
 
 _SHARE = "set output_dir to a directory that all nodes share, such as output_dir=/shared/runs"
@@ -73,7 +73,7 @@ def judge_storage(output_dir: Path, answers: Mapping[str, Mapping[str, Any]], un
     """Say whether all nodes see the same directory.
 
     Args:
-        answers: node -> its answer, see `raytricks.cluster.check_probe.NodeProbe`.
+        answers: node -> its answer, see `raytricks.cluster.checks.probe.NodeProbe`.
         unseen: nodes whose file did not arrive here.
     """
     troubles = {node: answer["storage"] for node, answer in answers.items() if answer["storage"] is not None}

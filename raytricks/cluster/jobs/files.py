@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import os
 from pathlib import Path
 
-from raytricks.cluster.job_ignore import IGNORE_FILES, IgnoreRules, is_made_again, is_made_again_directory, is_secret
+from raytricks.cluster.jobs.ignore import IGNORE_FILES, IgnoreRules, is_made_again, is_made_again_directory, is_secret
 from raytricks.errors import ConfigError
 
 _MIB = 2**20

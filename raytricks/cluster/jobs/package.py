@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from typing import Any
 
-from raytricks.cluster.job_files import JobFiles
+from raytricks.cluster.jobs.files import JobFiles
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError, ConfigError
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, MODE, auth_header, token_source
-from raytricks.cluster.job_address import JobAddress, is_here
+from raytricks.cluster.jobs.address import JobAddress, is_here
 from raytricks.errors import ClusterError
 
 CONNECT_S = 5.0

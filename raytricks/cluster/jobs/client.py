@@ -8,8 +8,8 @@ from typing import Any
 import warnings
 
 from raytricks.cluster.authentication import prepare_authentication
-from raytricks.cluster.dashboard import Dashboard, NoAnswer
-from raytricks.cluster.job_info import last_line, used_id
+from raytricks.cluster.jobs.dashboard import Dashboard, NoAnswer
+from raytricks.cluster.jobs.info import last_line, used_id
 from raytricks.errors import ClusterError, RaytricksError
 
 

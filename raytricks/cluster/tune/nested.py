@@ -10,7 +10,7 @@ from raytricks.cluster.failures import as_raytricks_error
 from raytricks.cluster.pace import Pace
 from raytricks.cluster.requests import STOP_FILE, Requests
 from raytricks.cluster.trainer import FitThread, fit_run
-from raytricks.cluster.tune_trial import OneWorkerTrial
+from raytricks.cluster.tune.trial import OneWorkerTrial
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import Record
 from raytricks.tuning.study_task import StudyTask

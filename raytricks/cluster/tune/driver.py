@@ -72,8 +72,8 @@ def run_trials(
 
     # import ray, which reads the environment
     from raytricks.cluster.failures import as_raytricks_error
-    from raytricks.cluster.tune_events import TrialEvents
-    from raytricks.cluster.tuner import make_tuner
+    from raytricks.cluster.tune.events import TrialEvents
+    from raytricks.cluster.tune.tuner import make_tuner
 
     events = TrialEvents(task)
     tuner = make_tuner(

@@ -8,11 +8,11 @@ from typing import Any
 from ray import tune
 
 from raytricks.cluster.requests import STOP_FILE
-from raytricks.cluster.tune_driver import cpus_per_trial_worker
-from raytricks.cluster.tune_events import TrialEvents
-from raytricks.cluster.tune_nested import ManyWorkersTrial
-from raytricks.cluster.tune_schedulers import METRIC, MODE, make_scheduler
-from raytricks.cluster.tune_trial import OneWorkerTrial
+from raytricks.cluster.tune.driver import cpus_per_trial_worker
+from raytricks.cluster.tune.events import TrialEvents
+from raytricks.cluster.tune.nested import ManyWorkersTrial
+from raytricks.cluster.tune.schedulers import METRIC, MODE, make_scheduler
+from raytricks.cluster.tune.trial import OneWorkerTrial
 from raytricks.tuning.rungs import TAKING_TURNS
 from raytricks.tuning.study_task import StudyTask
 
@@ -100,6 +100,6 @@ def _per_trial(task: StudyTask, slots: int, resources: dict[str, float], use_gpu
 
 
 def _optuna(task: StudyTask):
-    from raytricks.cluster.tune_search import NumberedOptuna  # an extra
+    from raytricks.cluster.tune.search import NumberedOptuna  # an extra
 
     return NumberedOptuna(task, METRIC, MODE)

@@ -6,14 +6,14 @@ from pathlib import Path
 import secrets
 import shlex
 
-from raytricks.cluster.dashboard import Dashboard, is_on_this_machine, python_of_ray
-from raytricks.cluster.job_address import JobAddress, find_address, is_here, is_literal
-from raytricks.cluster.job_client import submit_job
-from raytricks.cluster.job_command import RESUME_AUTO, JobCommand
-from raytricks.cluster.job_files import JobFiles, choose_files, require_size
-from raytricks.cluster.job_package import PACKAGE, packed, pip_requirements
-from raytricks.cluster.job_paths import JobPaths
-from raytricks.cluster.jobs import Job, require_id, require_unused
+from raytricks.cluster.jobs.address import JobAddress, find_address, is_here, is_literal
+from raytricks.cluster.jobs.client import submit_job
+from raytricks.cluster.jobs.command import RESUME_AUTO, JobCommand
+from raytricks.cluster.jobs.dashboard import Dashboard, is_on_this_machine, python_of_ray
+from raytricks.cluster.jobs.files import JobFiles, choose_files, require_size
+from raytricks.cluster.jobs.job import Job, require_id, require_unused
+from raytricks.cluster.jobs.package import PACKAGE, packed, pip_requirements
+from raytricks.cluster.jobs.paths import JobPaths
 from raytricks.config import ExperimentConfig, load_config
 from raytricks.errors import ConfigError
 

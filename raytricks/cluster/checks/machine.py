@@ -9,11 +9,11 @@ import warnings
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from raytricks.cluster.check_result import CheckResult, fail, ok, warn
+from raytricks.cluster.checks.result import CheckResult, fail, ok, warn
 from raytricks.config import ExperimentConfig
 
 Facts = Mapping[str, Any]
-"""What `raytricks.cluster.check_probe.read_facts` returns."""
+"""What `raytricks.cluster.checks.probe.read_facts` returns."""
 RAY_DISK = "Ray's temporary directory"
 
 _GIB = 2**30

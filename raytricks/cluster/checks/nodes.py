@@ -7,11 +7,11 @@ import time
 from typing import Any
 import uuid
 
-from raytricks.cluster import check_probe
-from raytricks.cluster.check_machine import check_machines
-from raytricks.cluster.check_probe import describe_path, read_facts, read_mark, write_mark
-from raytricks.cluster.check_result import CheckResult, fail, ok, warn
-from raytricks.cluster.check_storage import judge_data, judge_storage
+from raytricks.cluster.checks import probe as probe_module
+from raytricks.cluster.checks.machine import check_machines
+from raytricks.cluster.checks.probe import describe_path, read_facts, read_mark, write_mark
+from raytricks.cluster.checks.result import CheckResult, fail, ok, warn
+from raytricks.cluster.checks.storage import judge_data, judge_storage
 
 _ANSWER_TIMEOUT_S = 90.0  # of all nodes together; a busy node takes tens of seconds to start a process
 _FILE_TIMEOUT_S = 10.0  # an NFS client may take seconds to show what another machine wrote
@@ -104,12 +104,12 @@ def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_
     write_mark(trial_dir / "driver", mark)
     request = {"trial_dir": str(trial_dir), "mark": mark, "output_dir": str(output_dir), "data_path": data_path}
     found = NodeAnswers(data_here=None if data_path is None else describe_path(data_path))
-    cloudpickle.register_pickle_by_value(check_probe)  # a node may lack raytricks
+    cloudpickle.register_pickle_by_value(probe_module)  # a node may lack raytricks
     probes: dict[str, Any] = {}
     try:
         for name, node_id in nodes.items():
             pinned = NodeAffinitySchedulingStrategy(node_id, soft=False)
-            probe = ray.remote(num_cpus=0)(check_probe.NodeProbe).options(scheduling_strategy=pinned)
+            probe = ray.remote(num_cpus=0)(probe_module.NodeProbe).options(scheduling_strategy=pinned)
             probes[name] = probe.remote()
         _collect(probes, {name: request | {"node": nodes[name]} for name in nodes}, found)
         for name in list(found.answers):
@@ -119,7 +119,7 @@ def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_
                 del found.answers[name]
                 found.silent[name] = _reason(error)
     finally:
-        cloudpickle.unregister_pickle_by_value(check_probe)
+        cloudpickle.unregister_pickle_by_value(probe_module)
         for probe in probes.values():
             ray.kill(probe)
     deadline_s = time.monotonic() + _FILE_TIMEOUT_S

@@ -9,11 +9,12 @@ import shutil
 import tempfile
 from typing import Any
 
+import raytricks
 from raytricks.cluster.jobs.files import JobFiles
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError, ConfigError
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(raytricks.__file__).resolve().parent
 """The raytricks that runs here, which the job takes along."""
 
 

@@ -1,6 +1,6 @@
 """Loss curves of one recipe on 1 worker, on 2, and on 2, then 1, then 2 again, and their largest difference.
 
-    python benchmarks/elastic_curves.py --epochs 6 --page elastic.html
+    python benchmarks/elastic_curves.py --epochs 8 --page elastic.html
 
 A real Ray cluster of a head and two nodes of one CPU each on this machine. In the third run a node is
 drained with 30 s of notice (or lost, with --loss) at a third of the run, and replaced once the run has
@@ -62,11 +62,13 @@ class Script:
 
     def __init__(self, at_step: int, first: Callable[[], None], then: Callable[[], None]) -> None:
         self._at_step, self._actions = at_step, [first, then]
+        self.changes: list[int] = []
 
     def record(self, record: dict) -> None:
         """Take a record of the run."""
         if record["kind"] == "note":
             print(f"  step {record['step']}: {record['text']}")
+            self.changes.append(record["step"])
             self._at_step = record["step"] + 8
         elif record["kind"] == "step" and self._actions and record["step"] >= self._at_step:
             self._actions.pop(0)()
@@ -87,7 +89,7 @@ def settings(folder: Path, epochs: int, **changes: object) -> dict[str, object]:
         "recipe.epochs": epochs,
         "recipe.global_batch_size": 63,  # odd: two workers take 31 and 32 images
         "tricks.warmup.epochs": 1.0,
-        "tricks.mixup.alpha": 0.2,
+        "recipe.base_lr": 0.4,
         "hardware.precision": "fp32",
         "hardware.cpus_per_worker": 1,
         "hardware.resize_every_s": 3.0,
@@ -111,20 +113,24 @@ def differences(curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.abs(values / first - 1) for name, values in curves.items()}
 
 
-def draw(curves: dict[str, np.ndarray], page: Path) -> None:
-    """Write the curves and their differences as an HTML page that needs no network."""
+def draw(curves: dict[str, np.ndarray], changes: list[int], page: Path) -> None:
+    """Write the curves and their differences as an HTML page that needs no network; lines where workers changed."""
     from plotly import graph_objects
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.06)
-    dashes = ("solid", "dash", "dot")
-    for (name, values), gaps, dash in zip(curves.items(), differences(curves).values(), dashes, strict=True):
+    looks = (("#1f77b4", "solid", 5), ("#ff7f0e", "dash", 3), ("#111111", "dot", 2))
+    for (name, values), gaps, look in zip(curves.items(), differences(curves).values(), looks, strict=True):
         steps = np.arange(1, len(values) + 1)
-        line = {"dash": dash, "width": 2}
+        line = dict(zip(("color", "dash", "width"), look, strict=True))
         figure.add_trace(graph_objects.Scatter(x=steps, y=values, name=name, line=line), row=1, col=1)
-        figure.add_trace(graph_objects.Scatter(x=steps, y=gaps, line=line, showlegend=False), row=2, col=1)
+        shown = np.where(gaps > 0, gaps, np.nan)  # a log axis has no place for equal values
+        thin = line | {"width": 1.5}
+        figure.add_trace(graph_objects.Scatter(x=steps, y=shown, line=thin, showlegend=False), row=2, col=1)
+    for step in changes:
+        figure.add_vline(x=step, line={"color": "#999999", "dash": "dot", "width": 1})
     figure.update_yaxes(title="objective", row=1, col=1)
-    figure.update_yaxes(title="relative difference", type="log", exponentformat="power", row=2, col=1)
+    figure.update_yaxes(title="relative difference", type="log", exponentformat="power", dtick=1, row=2, col=1)
     figure.update_xaxes(title="optimizer step", row=2, col=1)
     figure.update_layout(template="plotly_white", width=900, height=560, margin={"t": 30, "r": 20})
     figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
@@ -132,7 +138,7 @@ def draw(curves: dict[str, np.ndarray], page: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--loss", action="store_true", help="a node is lost without notice")
     parser.add_argument("--page", type=Path, default=None, help="HTML file to write")
     arguments = parser.parse_args()
@@ -151,7 +157,7 @@ def main() -> None:
             f"{gaps.argmax() + 1}; in the first 50 steps {gaps[:50].max():.1e}"
         )
     if arguments.page is not None:
-        draw(curves, arguments.page)
+        draw(curves, script.changes, arguments.page)
 
 
 if __name__ == "__main__":

@@ -213,8 +213,14 @@ def test_autoscaler_command_is_one_that_raytricks_takes():
     assert config.hardware.cpus_per_worker == 8
 
 
-@pytest.mark.parametrize("command", commands_in(GUIDE.read_text()))
-def test_cluster_guide_command_is_one_that_raytricks_takes(command: str):
+@pytest.mark.parametrize(
+    "command",
+    [
+        *commands_in(GUIDE.read_text()),
+        *(c for c in commands_in((REPOSITORY / "README.md").read_text()) if c.split()[1] in ("submit", "jobs")),
+    ],
+)
+def test_guides_command_is_one_that_raytricks_takes(command: str):
     take(shlex.split(command, comments=True))
 
 

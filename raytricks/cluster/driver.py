@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from raytricks.cluster.follower import Follower
-from raytricks.cluster.placement import alive_nodes, cpus_per_worker, require_room
+from raytricks.cluster.placement import alive_nodes, cpus_per_worker, require_chosen_device, require_room
 from raytricks.cluster.requests import STOP_FILE, Requests
 from raytricks.cluster.session import ray_session
 from raytricks.cluster.trainer import FitThread, fit_run, remove_old_launches
@@ -41,6 +41,7 @@ def train_on_ray(
 
         config, nodes = job.config, alive_nodes()
         cpus = config.hardware.cpus_per_worker or cpus_per_worker(nodes, config.most_workers, use_gpu=use_gpu)
+        require_chosen_device(nodes, config.hardware.device, use_gpu=use_gpu)
         require_room(nodes, num_workers=config.fewest_workers, cpus_per_worker=cpus, use_gpu=use_gpu)
         started()
         requests = Requests(job.run_dir)

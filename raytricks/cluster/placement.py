@@ -21,7 +21,8 @@ def room_for_workers(nodes: Sequence[Node], *, cpus: int, use_gpu: bool) -> int:
 
 
 def cpus_per_worker(nodes: Sequence[Node], num_workers: int, *, use_gpu: bool) -> int:
-    """Return the most CPUs that each of so many workers can have, at least one."""
+    """Return the most CPUs that each of so many workers, or of those that fit at all, can have; at least one."""
+    num_workers = min(num_workers, room_for_workers(nodes, cpus=1, use_gpu=use_gpu))
     most = int(max((node.get("CPU", 1) for node in nodes), default=1))
     for cpus in range(most, 1, -1):
         if room_for_workers(nodes, cpus=cpus, use_gpu=use_gpu) >= num_workers:
@@ -55,6 +56,23 @@ def require_room(nodes: Sequence[Node], *, num_workers: int, cpus_per_worker: in
         raise ClusterError(
             f"workers={num_workers} with {cpus_per_worker} CPU and a GPU each: the nodes have room for {room}; set "
             f"workers={room} or a smaller hardware.cpus_per_worker"
+        )
+
+
+def require_chosen_device(nodes: Sequence[Node], device: str, *, use_gpu: bool) -> None:
+    """Refuse to train on the CPUs of a cluster of GPUs because the driver's machine has none.
+
+    Args:
+        device: hardware.device.
+
+    Raises:
+        ClusterError: it is auto, and only the driver's machine lacks GPUs.
+    """
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if device == "auto" and not use_gpu and gpus:
+        raise ClusterError(
+            f"hardware.device is auto, the cluster has {gpus} GPUs and this machine none that torch can use; set "
+            "hardware.device=cuda or hardware.device=cpu"
         )
 
 

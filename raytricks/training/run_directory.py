@@ -36,7 +36,9 @@ CONFIG_FILE, RUN_FILE, LOG_FILE = "config.yaml", "run.json", "log.txt"
 _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pydantic", "pillow", "safetensors")
 RESUMABLE_SECTIONS = ("workers", "hardware.", "checkpoint.", "logging.")
 """What a resumed run may change: how the recipe is carried out, not the recipe."""
-_NOT_RECIPE = (*RESUMABLE_SECTIONS, "output_dir")  # where it lies may be written in another way
+_PLACES = ("output_dir", "data.path", "data.cache", "tricks.distillation.cache_dir")
+"""Where things lie: a job that is submitted again finds its files elsewhere. Data must be the same, see below."""
+_NOT_RECIPE = (*RESUMABLE_SECTIONS, *_PLACES)
 
 
 def named_run_directory(config: ExperimentConfig) -> Path:

@@ -282,3 +282,18 @@ def test_worker_that_sees_another_directory_names_the_remedy(tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(ClusterError, match="on node7 is not the directory .* set output_dir to storage"):
         require_visible(tmp_path / "other", launch, host="node7", wait_s=0)
+
+
+def test_resume_finds_data_that_was_moved_and_refuses_other_data(digit_folder, tmp_path):
+    wanted = small(tmp_path, name="moved") | {"data.path": str(digit_folder)}
+    finished = raytricks.train(None, wanted)
+    assert finished is not None
+    (finished.run_dir / "model.safetensors").unlink()
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(digit_folder, moved)
+    result = raytricks.train(None, wanted | {"data.path": str(moved)}, resume="auto")
+    assert result is not None and load_config(result.run_dir / "config.yaml").config.data.path == str(moved)
+    (finished.run_dir / "model.safetensors").unlink()
+    next(moved.rglob("*.png")).unlink()
+    with pytest.raises(DataError, match="has changed"):
+        raytricks.train(None, wanted | {"data.path": str(moved)}, resume="auto")

@@ -11,6 +11,7 @@ import os
 import shutil
 from typing import Any
 
+from raytricks.cluster.placement import require_chosen_device
 from raytricks.cluster.requests import STOP_FILE
 from raytricks.cluster.session import require_resources
 from raytricks.cluster.trainer import RAY_FOLDER, FitThread
@@ -60,6 +61,7 @@ def run_trials(
         RaytricksError: Ray Tune itself failed.
     """
     task = replace(task, trials_dir=task.trials_dir.resolve())
+    require_chosen_device([resources], task.base.hardware.device, use_gpu=use_gpu)
     slots = trial_slots(task.base, resources, use_gpu=use_gpu)
     _refuse_turns(task, slots, resources)
     for name, value in _QUIET.items():

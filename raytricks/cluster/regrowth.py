@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 import threading
+import time
 
 import ray
 
 from raytricks.cluster.placement import alive_nodes, room_for_workers
 from raytricks.cluster.requests import Requests
+
+_RAY_KNOWS_AFTER_S = 22
+"""Ray Train counts nodes every 20 s (Ray 2.60); begun again before, it would take the old number of workers."""
 
 
 class Regrowth:
@@ -38,9 +42,17 @@ class Regrowth:
         self._thread.join()
 
     def _watch(self) -> None:
+        room_since_s: float | None = None
         while not self._is_over.wait(self._every_s):
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-            room = room_for_workers(alive_nodes(), cpus=self._cpus, use_gpu=self._use_gpu)
-            if not alive & self._draining and room > self._num_workers:
+            if not self._has_room():
+                room_since_s = None
+                continue
+            room_since_s = room_since_s or time.monotonic()
+            if time.monotonic() - room_since_s >= _RAY_KNOWS_AFTER_S:
                 self._requests.ask_to_leave()
                 return
+
+    def _has_room(self) -> bool:
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        room = room_for_workers(alive_nodes(), cpus=self._cpus, use_gpu=self._use_gpu)
+        return not alive & self._draining and room > self._num_workers

@@ -91,12 +91,13 @@ def elastic(folder: Path, name: str, **changes) -> dict:
 def test_drained_node_costs_no_step_and_no_restart_and_its_successor_is_used(nodes, tmp_path):
     """2 workers, then 1 after the notice, then 2 on a new node: one loss curve."""
     faults = Faults([(8, nodes.drain), (16, nodes.replace_drained)])
-    overrides = elastic(tmp_path, "drained", recipe__epochs=12, hardware__cpus_per_worker=1)
+    overrides = elastic(tmp_path, "drained", recipe__epochs=40, tricks__decay__kind="constant")
     run = raytricks.train(None, overrides, reporter=faults)  # type: ignore[arg-type]
     worlds = [note.rpartition(", ")[2] for note in faults.notes]
     assert worlds == ["on 1 workers instead of 2", "on 2 workers instead of 1"], faults.notes
     assert faults.again == 0 and not any("made again" in note for note in faults.notes)
-    alone = raytricks.train(None, settings(tmp_path, name="alone", workers=0, recipe__epochs=12))
+    short = settings(tmp_path, name="alone", workers=0, recipe__epochs=3, tricks__decay__kind="constant")
+    alone = raytricks.train(None, short)
     np.testing.assert_allclose(losses(run.run_dir)[:60], losses(alone.run_dir)[:60], rtol=1e-4)
     assert not (run.run_dir / ".ray").exists()
 
@@ -110,10 +111,10 @@ def test_lost_nodes_cost_the_steps_since_the_checkpoint(nodes, tmp_path, record_
     """Three times: a node is lost, the run goes on with one worker; another is added, it goes on with two."""
     turns = 3
     faults = Faults([(8, nodes.lose), (9, nodes.replace)] * turns)
-    overrides = elastic(tmp_path, "lost", recipe__epochs=40) | {"hardware.max_restarts": turns}
+    overrides = elastic(tmp_path, "lost", recipe__epochs=100) | {"hardware.max_restarts": turns}
     run = raytricks.train(None, overrides, reporter=faults)  # type: ignore[arg-type]
     lost, added = faults.seconds[::2], faults.seconds[1::2]
-    assert (len(lost), len(added)) == (turns, turns) and run.last["epoch"] == 40
+    assert (len(lost), len(added)) == (turns, turns) and run.last["epoch"] == 100
     worlds = [note.rpartition(", ")[2] for note in faults.notes]
     assert worlds == ["on 1 workers instead of 2", "on 2 workers instead of 1"] * turns, faults.notes
     assert faults.again <= 5 * turns  # checkpoint.every_steps is 5; growing costs none
@@ -128,9 +129,9 @@ def test_drained_nodes_cost_no_steps(nodes, tmp_path, record_property):
     """Three times: notice of 30 s, the run goes on with one worker; the node is replaced, it goes on with two."""
     turns = 3
     faults = Faults([(8, nodes.drain), (9, nodes.replace_drained)] * turns)
-    run = raytricks.train(None, elastic(tmp_path, "drained", recipe__epochs=40), reporter=faults)  # type: ignore[arg-type]
+    run = raytricks.train(None, elastic(tmp_path, "drained", recipe__epochs=100), reporter=faults)  # type: ignore[arg-type]
     drained, replaced = faults.seconds[::2], faults.seconds[1::2]
-    assert (len(drained), len(replaced)) == (turns, turns) and run.last["epoch"] == 40
+    assert (len(drained), len(replaced)) == (turns, turns) and run.last["epoch"] == 100
     assert faults.again == 0  # and hardware.max_restarts is 0
     record_property(
         "node drain, 30 s of notice",

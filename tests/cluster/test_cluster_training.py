@@ -6,6 +6,7 @@ from pathlib import Path
 import re
 import signal
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -159,11 +160,16 @@ def train_broken(folder: Path, error: Exception) -> tuple[RaytricksError, int, P
     return raised.value, len((folder / "calls").read_text()), run_dir
 
 
-def test_a_bug_that_comes_again_at_the_same_step_ends_the_run_with_its_traceback(cluster, tmp_path):
+def test_a_bug_that_comes_again_at_the_same_step_ends_the_run_with_its_traceback(cluster, tmp_path, record_property):
+    started_s = time.monotonic()
     error, times, run_dir = train_broken(tmp_path, ValueError("no such label: 11"))
     assert re.search(r"worker 1 on \S+ failed twice in step 5: ValueError: no such label: 11$", str(error)), str(error)
     assert "raise self.error" in error.details and error.details.rstrip().endswith("in step 5")
     assert times == 2  # hardware.max_restarts would allow more
+    record_property(
+        "worker exception, the same again",
+        f"ended after {times} tries, with the traceback and worker 1; {time.monotonic() - started_s:.0f} s in all",
+    )
     assert (run_dir / "checkpoints" / "step-00000004").is_dir() and not (run_dir / ".ray").exists()
 
 

@@ -8,12 +8,13 @@ import os
 from pathlib import Path
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
+
+from ray_head import free_ports
 
 _BIN = Path(sys.executable).parent
 _PRIVATE = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
@@ -72,12 +73,12 @@ def ray_nodes(*, dashboard_host: str, token: str | None = None, num_nodes: int =
         ray_environment = environment | {"RAY_AUTH_MODE": "token"}
     started: list[subprocess.Popen] = []
     names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
-    ports = _free_ports(len(names))
+    ports = free_ports(len(names))
     head = [str(_BIN / "ray"), "start", "--head", "--num-cpus=2", f"--temp-dir={root / 'ray'}", *_SMALL]
     head += [f"--dashboard-host={dashboard_host}", "--min-worker-port=0", "--max-worker-port=0"]
     head += [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
     node = [str(_BIN / "ray"), "start", f"--address=127.0.0.1:{ports[0]}", "--num-cpus=1", *_SMALL]
-    node += ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={_free_ports(1)[0]}"]
+    node += ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_ports(1)[0]}"]
     is_apart = _may_mount()
     if is_apart:
         mount = 'mount -t tmpfs -o size=8m none "$0" && exec "$@"'
@@ -121,14 +122,3 @@ def _may_mount() -> bool:
         return False
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
     return subprocess.run(command, capture_output=True).returncode == 0
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -215,7 +215,12 @@ def _result_of_finished(run_dir: Path) -> RunResult | None:
     from raytricks.training.records import METRICS_FILE, read_records
     from raytricks.training.run_directory import is_finished
 
-    return RunResult(run_dir, read_records(run_dir / METRICS_FILE)) if is_finished(run_dir) else None
+    if not is_finished(run_dir):
+        return None
+    from raytricks.cluster.driver import clean_up  # workers may have finished after their driver was killed
+
+    clean_up(run_dir)
+    return RunResult(run_dir, read_records(run_dir / METRICS_FILE))
 
 
 class _Launch:

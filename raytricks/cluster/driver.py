@@ -1,6 +1,7 @@
 """Launch the Ray workers of a run, follow their records, pass signals on."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from raytricks.cluster.follower import Follower
 from raytricks.cluster.placement import alive_nodes, cpus_per_worker, require_chosen_device, require_room
@@ -44,9 +45,7 @@ def train_on_ray(
         require_chosen_device(nodes, config.hardware.device, use_gpu=use_gpu)
         require_room(nodes, num_workers=config.fewest_workers, cpus_per_worker=cpus, use_gpu=use_gpu)
         started()
-        requests = Requests(job.run_dir)
-        requests.clear()
-        remove_old_launches(job.run_dir)
+        clean_up(job.run_dir)
         data = ray.put(job.data)
         fit = FitThread(lambda: fit_run(job, data, use_gpu=use_gpu, cpus=cpus))
         follower = Follower(job.run_dir / METRICS_FILE, listener)
@@ -60,6 +59,12 @@ def train_on_ray(
             fit.join(_FOLLOW_INTERVAL_S)
             follower.poll()
         follower.poll()
-        requests.clear()
+        clean_up(job.run_dir)
         if fit.error is not None:
             raise as_raytricks_error(fit.error, job.run_dir) from fit.error
+
+
+def clean_up(run_dir: Path) -> None:
+    """Remove what carrying out a run on Ray leaves in its directory, also that of a launch that was killed."""
+    Requests(run_dir).clear()
+    remove_old_launches(run_dir)

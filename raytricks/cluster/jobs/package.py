@@ -9,12 +9,11 @@ import shutil
 import tempfile
 from typing import Any
 
-import raytricks
 from raytricks.cluster.jobs.files import JobFiles
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError, ConfigError
 
-PACKAGE = Path(raytricks.__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[2]
 """The raytricks that runs here, which the job takes along."""
 
 

@@ -83,10 +83,11 @@ def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: 
 
 def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bool, cpus: int, is_paced: bool):
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     from raytricks.cluster.failures import StopRepeatedFailures
     from raytricks.cluster.resizing import SaveBeforeResize
+    from raytricks.cluster.steady_trainer import SteadyTrainer
 
     config, run_dir = job.config, job.run_dir.resolve()
     os.environ[_START_TIMEOUT] = str(config.hardware.start_timeout_s)
@@ -98,7 +99,7 @@ def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bo
         "cpus_per_worker": cpus,
         "is_paced": is_paced,
     }
-    return TorchTrainer(
+    return SteadyTrainer(
         train_worker,
         train_loop_config=assignment,
         scaling_config=ScalingConfig(

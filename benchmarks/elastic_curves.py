@@ -1,6 +1,6 @@
 """Loss curves of one recipe on 1 worker, on 2, and on 2, then 1, then 2 again, and their largest difference.
 
-    python benchmarks/elastic_curves.py --epochs 8 --page elastic.html
+    python benchmarks/elastic_curves.py --epochs 9 --page elastic.html
 
 A real Ray cluster of a head and two nodes of one CPU each on this machine. In the third run a node is
 drained with 30 s of notice (or lost, with --loss) at a third of the run, and replaced once the run has
@@ -82,14 +82,14 @@ def settings(folder: Path, epochs: int, **changes: object) -> dict[str, object]:
     """Return a run's settings."""
     return {
         "data.source": "digits",
-        "data.image_size": 24,
+        "data.image_size": 40,
         "data.horizontal_flip": False,
         "model.name": "resnet8",
         "model.norm": "group",
         "recipe.epochs": epochs,
         "recipe.global_batch_size": 63,  # odd: two workers take 31 and 32 images
         "tricks.warmup.epochs": 1.0,
-        "recipe.base_lr": 0.4,
+        "tricks.mixup.alpha": 0.2,
         "hardware.precision": "fp32",
         "hardware.cpus_per_worker": 1,
         "hardware.resize_every_s": 3.0,
@@ -138,7 +138,7 @@ def draw(curves: dict[str, np.ndarray], changes: list[int], page: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--loss", action="store_true", help="a node is lost without notice")
     parser.add_argument("--page", type=Path, default=None, help="HTML file to write")
     arguments = parser.parse_args()

@@ -59,7 +59,7 @@ def our_batches(source: Path, side: int, decoder: str = "torchvision") -> TrainB
     """Return training batches that one thread decodes in every epoch."""
     settings = {"image_size": side, "cache_gib": 0.0, "augmentation": "random_resized_crop", "decoder": decoder}
     plan = plan_run(source, {f"data.{key}": value for key, value in settings.items()})
-    data = prepare_data(plan.catalog, plan.config.data)
+    data = prepare_data(plan.splits, plan.config.data)
     data.train.images.num_threads = 1
     return batches_of(data.train, data.transform, BATCH)
 
@@ -130,7 +130,7 @@ def small_images(rounds: int) -> dict[str, float]:
     """Augment 28 x 28 images held in memory, by the batch and by the sample."""
     pixels = np.random.default_rng(0).integers(0, 256, (20_000, 1, 28, 28), dtype=np.uint8)
     plan = plan_run(None, {"data.source": "digits", "data.image_size": 28, "data.shift_pixels": 4})
-    data = prepare_data(plan.catalog, plan.config.data)
+    data = prepare_data(plan.splits, plan.config.data)
     split = LabelledImages(UniformStore(pixels), np.zeros(len(pixels), np.int64), "noise")
     ours = batches_of(split, replace(data.transform, horizontal_flip=True), 512)
     steps = [v2.RandomCrop(28, padding=4), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)]

@@ -64,7 +64,7 @@ def make_job(num_images: int, pairs: int) -> TrainingJob:
         "logging.tensorboard": False,
     }
     plan = raytricks.plan_run(CONFIG, overrides)
-    data = prepare_data(plan.catalog, plan.config.data)
+    data = prepare_data(plan.splits, plan.config.data)
     small = replace(data, train=_first(data.train, num_images), evaluation=_first(data.evaluation, 256), test=None)
     return TrainingJob(config=plan.config, data=small, run_dir=Path("unset"))
 

@@ -26,7 +26,7 @@ from raytricks.cluster.session import ray_session
 from raytricks.data.prepared import prepare_data
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.worker import Worker
-from raytricks.tuning.selection import selection_catalog
+from raytricks.tuning.selection import selection_splits
 from raytricks.tuning.study_task import StudyTask
 
 SETTINGS = {
@@ -46,11 +46,11 @@ SETTINGS = {
 
 def make_task(epochs: int, num_trials: int, folder: Path) -> StudyTask:
     plan = plan_run(None, SETTINGS | {"recipe.epochs": epochs})
-    catalog = selection_catalog(plan.config, plan.catalog)
+    splits = selection_splits(plan.config, plan.splits)
     return StudyTask(
         base=plan.config,
-        catalog=catalog,
-        data=prepare_data(catalog, plan.config.data),
+        splits=splits,
+        data=prepare_data(splits, plan.config.data),
         trials_dir=folder / "trials",
         points=({"recipe.base_lr": 0.1},) * num_trials,
         num_trials=num_trials,

@@ -9,12 +9,12 @@ import time
 from typing import Any, Literal
 
 from raytricks.config import ExperimentConfig, LoadedConfig, load_config
-from raytricks.data.catalog import Catalog
+from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.recipe import doctor
-from raytricks.recipe.changes import Segment, epoch_ends, make_segments
+from raytricks.recipe.dataset_stats import DatasetStats, stats_of
 from raytricks.recipe.doctor import Finding
-from raytricks.recipe.facts import DataFacts, facts_of
+from raytricks.recipe.phases import Phase, epoch_ends, make_phases
 from raytricks.recipe.preset import preset_for
 from raytricks.recipe.recipe import Recipe
 from raytricks.recipe.resolve import resolve_config
@@ -32,19 +32,19 @@ class Plan:
     Attributes:
         config: resolved.
         sources: where each of its values comes from.
-        segments: of the run, one more than its config has `changes`.
+        phases: of the run, one more than its config has `changes`.
     """
 
     config: ExperimentConfig
     sources: dict[str, str]
-    catalog: Catalog
-    facts: DataFacts
-    segments: tuple[Segment, ...]
+    splits: DatasetSplits
+    stats: DatasetStats
+    phases: tuple[Phase, ...]
 
     @property
     def recipe(self) -> Recipe:
         """What the run starts with."""
-        return self.segments[0].recipe
+        return self.phases[0].recipe
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,23 @@ def _plan_directory(directory: Path, overrides: Overrides) -> Plan:
     place: dict[str, object] = {"data.path": str(directory)}
     # without a warmup, so that few epochs are no conflict before the preset has fitted its own to them
     first = load_config(None, overrides, place | {"tricks.warmup.epochs": 0.0}, "the directory given")
-    catalog = _find_data(first.config)
-    facts = facts_of(catalog)
-    source = f"preset for {facts.size_text}, {facts.num_train:,} images"
+    splits = _find_data(first.config)
+    stats = stats_of(splits)
+    source = f"preset for {stats.size_text}, {stats.num_train:,} images"
     epochs = first.config.recipe.epochs if first.sources["recipe.epochs"] != "default" else None
-    return _plan(load_config(None, overrides, place | preset_for(facts, epochs), source), catalog)
+    return _plan(load_config(None, overrides, place | preset_for(stats, epochs), source), splits)
 
 
-def _find_data(config: ExperimentConfig) -> Catalog:
+def _find_data(config: ExperimentConfig) -> DatasetSplits:
     from raytricks.data.loading import find_data  # imports torch, which a config error does not need
 
     return find_data(config.data, config.seed)
 
 
-def _plan(loaded: LoadedConfig, catalog: Catalog) -> Plan:
-    facts = facts_of(catalog)
-    config, filled = resolve_config(loaded.config, facts)
-    return Plan(config, loaded.sources | filled, catalog, facts, make_segments(config, facts.num_train))
+def _plan(loaded: LoadedConfig, splits: DatasetSplits) -> Plan:
+    stats = stats_of(splits)
+    config, filled = resolve_config(loaded.config, stats)
+    return Plan(config, loaded.sources | filled, splits, stats, make_phases(config, stats.num_train))
 
 
 def plan_of(config: ExperimentConfig) -> Plan:
@@ -207,7 +207,7 @@ def _plan_launch(
         run_dir = Path(resume).expanduser()
         config = run_directory.open_run_to_resume(run_dir, overrides)
         plan = _plan(LoadedConfig(config, {}), _find_data(config))
-    run_directory.require_same_data(run_dir, plan.catalog)
+    run_directory.require_same_data(run_dir, plan.splits)
     return plan, run_dir
 
 
@@ -232,8 +232,8 @@ class _Launch:
         from raytricks.models.registry import build_model, require_sides
         from raytricks.models.weights import check_start
         from raytricks.recipe.augmentation import image_tricks
-        from raytricks.recipe.execution import plan_execution
-        from raytricks.recipe.resolution import input_sides
+        from raytricks.recipe.image_sizes import input_sides
+        from raytricks.recipe.parallel_plan import plan_parallel
         from raytricks.training.teacher import check_teacher
         from raytricks.training.trackers import require_trackers
 
@@ -246,17 +246,17 @@ class _Launch:
         check_start(config.model)
         distillation = config.tricks.distillation
         if distillation.teacher is not None:
-            check_teacher(distillation.teacher, distillation.teacher_weights, plan.catalog.class_names)
+            check_teacher(distillation.teacher, distillation.teacher_weights, plan.splits.class_names)
         self.device_type: Literal["cpu", "cuda"] = device_type_of(config)
-        executions = []
-        for segment in plan.segments:  # what is wrong with a later one must show before the first step
-            image_tricks(segment.config.tricks, data.channels)
+        parallel_plans = []
+        for phase in plan.phases:  # what is wrong with a later one must show before the first step
+            image_tricks(phase.config.tricks, data.channels)
             for count in sorted({max(1, config.fewest_workers), max(1, config.most_workers)}, reverse=True):
-                executions.append(plan_execution(segment.config, num_workers=count, device_type=self.device_type))
-        self.execution = executions[0]
+                parallel_plans.append(plan_parallel(phase.config, num_workers=count, device_type=self.device_type))
+        self.parallel = parallel_plans[0]
         model = build_model(
             config.model,
-            num_classes=plan.catalog.num_classes,
+            num_classes=plan.splits.num_classes,
             in_channels=data.channels,
             image_size=data.image_size,
         )
@@ -270,12 +270,12 @@ class _Launch:
         teacher = plan.config.tricks.distillation.teacher
         return doctor.diagnose(
             plan.config,
-            plan.facts,
+            plan.stats,
             plan.recipe,
             device_type=self.device_type,
-            precision=self.execution.precision,
+            precision=self.parallel.precision,
             teacher=None if teacher is None else doctor.teacher_facts(teacher),
-            class_names=plan.catalog.class_names,
+            class_names=plan.splits.class_names,
         )
 
     def show_header(self) -> None:
@@ -283,10 +283,10 @@ class _Launch:
 
         lines = header_lines(
             self.plan.config,
-            self.plan.catalog,
-            self.plan.facts,
-            self.plan.segments,
-            self.execution,
+            self.plan.splits,
+            self.plan.stats,
+            self.plan.phases,
+            self.parallel,
             run_dir=self.run_dir,
             num_parameters=self.num_parameters,
             num_macs=self.num_macs,
@@ -297,22 +297,22 @@ class _Launch:
 
     def open_run_directory(self) -> None:
         from raytricks.training import run_directory
-        from raytricks.training.launch import begin_launch
+        from raytricks.training.fencing import begin_launch
 
         self.plan = replace(self.plan, config=run_directory.with_absolute_paths(self.plan.config))
         config = self.plan.config
         if self.run_dir is None:
-            self.run_dir = run_directory.create_run_directory(config, self.plan.facts.name)
+            self.run_dir = run_directory.create_run_directory(config, self.plan.stats.name)
         run_directory.write_config(self.run_dir, config)
-        facts = {
+        stats = {
             "seed": config.seed,
-            "data": run_directory.data_fingerprint(self.plan.catalog),
+            "data": run_directory.data_fingerprint(self.plan.splits),
             "recipe": self.plan.recipe.as_dict(),
-            "changed_recipes": [segment.recipe.as_dict() for segment in self.plan.segments[1:]],
+            "changed_recipes": [phase.recipe.as_dict() for phase in self.plan.phases[1:]],
             "model": {"parameters": self.num_parameters, "macs": self.num_macs},
-            "launch": {"execution": vars(self.execution).copy(), "resumed": self.is_resumed},
+            "launch": {"execution": vars(self.parallel).copy(), "resumed": self.is_resumed},
         }
-        run_directory.write_run_file(self.run_dir, facts)
+        run_directory.write_run_file(self.run_dir, stats)
         self.launch = begin_launch(self.run_dir)
         self.reporter.open_log(self.run_dir / run_directory.LOG_FILE)
         self.show_header()
@@ -342,12 +342,12 @@ class _Launch:
 
         assert self.run_dir is not None
         config = self.plan.config
-        data = prepare_data(self.plan.catalog, config.data)
+        data = prepare_data(self.plan.splits, config.data)
         job = TrainingJob(config=config, data=data, run_dir=self.run_dir, launch=self.launch)
 
         def begin() -> None:
             stop.install()
-            self.reporter.start(epoch_ends(self.plan.segments))
+            self.reporter.start(epoch_ends(self.plan.phases))
 
         if config.most_workers:
             from raytricks.cluster.driver import train_on_ray
@@ -369,7 +369,7 @@ class _Launch:
         assert self.run_dir is not None
         records = read_records(self.run_dir / METRICS_FILE)
         for line in summary_lines(
-            self.run_dir, records, time.monotonic() - started_s, self.plan.catalog.evaluation.origin
+            self.run_dir, records, time.monotonic() - started_s, self.plan.splits.evaluation.origin
         ):
             self.reporter.line(line)
         return RunResult(self.run_dir, records)

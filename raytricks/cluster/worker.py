@@ -78,7 +78,7 @@ def _train(assignment: dict[str, Any], worker, asked) -> bool:
     from ray import train
 
     from raytricks.cluster.pace import Pace
-    from raytricks.training.launch import require_visible
+    from raytricks.training.fencing import require_visible
     from raytricks.training.loop import TrainingJob, run_epochs
 
     run_dir = Path(assignment["run_dir"])

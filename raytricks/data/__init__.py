@@ -1,6 +1,6 @@
 """Image data: from files and arrays to augmented batches on a device.
 
-catalog, sources/, loading   what there is, found without decoding
+splits, sources/, loading   what there is, found without decoding
 decode, store, prepared      uint8 pixels, in memory where they fit
 order, randomness            which sample when, and its random numbers
 resample, augmentation       a batch at a time

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raytricks.data.randomness import sample_uniforms
-from raytricks.data.store import Canvas
+from raytricks.data.store import PaddedBatch
 
 CROP_RATIO = 0.875  # evaluation: short side 256, central 224 (paper, section 2.1)
 _MOVE_DRAWS = 3  # flip, two of the shift
@@ -100,7 +100,7 @@ class Transform:
 
     def train(
         self,
-        canvas: Canvas,
+        canvas: PaddedBatch,
         samples: np.ndarray,
         seed: int,
         epoch: int,
@@ -120,7 +120,7 @@ class Transform:
         pixels = image_tricks.on_pixels(pixels, draws)
         return image_tricks.on_inputs(self.normalize(pixels), draws)
 
-    def _move(self, canvas: Canvas, samples: np.ndarray, seed: int, epoch: int, device: torch.device) -> Tensor:
+    def _move(self, canvas: PaddedBatch, samples: np.ndarray, seed: int, epoch: int, device: torch.device) -> Tensor:
         """Shift and flip: (N, C, S, S) uint8 on `device`."""
         draws = sample_uniforms(seed, epoch, samples, _MOVE_DRAWS)
         pixels = to_device(canvas.pixels, device)
@@ -132,7 +132,7 @@ class Transform:
             return pixels
         return flip_images(pixels, draws[:, 0] < 0.5)
 
-    def evaluate(self, canvas: Canvas, device: torch.device) -> Tensor:
+    def evaluate(self, canvas: PaddedBatch, device: torch.device) -> Tensor:
         """Bring images that were read for evaluation to (N, C, S, S) float32, S = image_size.
 
         Raises:

@@ -12,7 +12,7 @@ from torch import Tensor
 from raytricks.data.augmentation import ImageTricks, Transform, central_squares, to_device
 from raytricks.data.order import epoch_order, even_share, micro_batches, with_left_neighbour
 from raytricks.data.prepared import LabelledImages
-from raytricks.data.store import Canvas, ImageStore, UniformStore
+from raytricks.data.store import ImageStore, PaddedBatch, UniformStore
 
 _READ_AHEAD = 2  # micro-batches decoded before they are needed; bounds the memory
 
@@ -109,7 +109,7 @@ def evaluation_batches(
         yield transform.evaluate(canvas, device), labels
 
 
-Reader = Callable[[np.ndarray], Canvas]
+Reader = Callable[[np.ndarray], PaddedBatch]
 Planned = tuple[np.ndarray, bool]
 
 
@@ -118,7 +118,7 @@ def training_reader(store: ImageStore, transform: Transform, seed: int, epoch: i
     if not transform.crops:
         return store.read
 
-    def read(samples: np.ndarray) -> Canvas:
+    def read(samples: np.ndarray) -> PaddedBatch:
         boxes = transform.train_boxes(*store.sizes(samples), samples, seed, epoch)
         return store.read_crops(samples, boxes, side or transform.image_size)
 
@@ -130,13 +130,13 @@ def evaluation_reader(store: ImageStore, transform: Transform) -> Reader:
     if not transform.crops:
         return store.read
 
-    def read(samples: np.ndarray) -> Canvas:
+    def read(samples: np.ndarray) -> PaddedBatch:
         return store.read_crops(samples, central_squares(*store.sizes(samples)), transform.evaluation_side)
 
     return read
 
 
-def read_ahead(store: ImageStore, plan: Iterator[Planned], read: Reader) -> Iterator[tuple[Canvas, Planned]]:
+def read_ahead(store: ImageStore, plan: Iterator[Planned], read: Reader) -> Iterator[tuple[PaddedBatch, Planned]]:
     """Read each planned batch; where that takes time, in the background while the last one is used."""
     if isinstance(store, UniformStore) and read == store.read:  # one copy: a thread would take longer
         for item in plan:

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from raytricks.data.catalog import ShardImages
 from raytricks.data.shard_reader import ShardReader
+from raytricks.data.splits import ShardImages
 from raytricks.errors import DataError
 
 

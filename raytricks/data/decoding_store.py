@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from raytricks.data.catalog import ShardImages
 from raytricks.data.decode import Decoder, DecodeSpec, decode_bytes, decode_crop, read_file, read_header
 from raytricks.data.shard_reader import ShardReader, default_threads
-from raytricks.data.store import Canvas, RaggedStore, UniformStore, arranged, canvas_of, crops_of, shared_pool
+from raytricks.data.splits import ShardImages
+from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore, arranged, canvas_of, crops_of, shared_pool
 
 
 class DecodingStore(ABC):
@@ -44,7 +44,7 @@ class DecodingStore(ABC):
         content, name = self.encoded(index)
         return decode_bytes(content, self.spec, name, self.decoder)
 
-    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> PaddedBatch:
         """Decode each image at its own size, cut its box and resize that; see `crops_of`."""
 
         def crop(index: int, box: list[int]) -> Tensor:
@@ -57,7 +57,7 @@ class DecodingStore(ABC):
         """Return the images of `indices` in order, decoded in threads."""
         return shared_pool(self.num_threads).map(self.decode, indices)
 
-    def read(self, indices: np.ndarray) -> Canvas:
+    def read(self, indices: np.ndarray) -> PaddedBatch:
         """Decode a batch; raises DataError naming the image that cannot be decoded."""
         return canvas_of(list(self.decode_many(indices)))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from raytricks.data.decoding_store import FileStore, ShardStore
-from raytricks.data.store import Canvas, RaggedStore, UniformStore, arranged
+from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore, arranged
 from raytricks.errors import DataError
 
 _SUFFIX = ".pixels"
@@ -66,10 +66,10 @@ class DiskStore:
     def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._heights[indices], self._widths[indices]
 
-    def read(self, indices: np.ndarray) -> Canvas:
+    def read(self, indices: np.ndarray) -> PaddedBatch:
         return self.mapped().read(indices)
 
-    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> PaddedBatch:
         return self.mapped().read_crops(indices, boxes, side)
 
     def fingerprint(self) -> str:

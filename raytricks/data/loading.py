@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.catalog import Catalog, Split, hold_out
 from raytricks.data.shard_format import holds_shards
 from raytricks.data.sources import digits, folder, idx, shards
+from raytricks.data.splits import DatasetSplits, Split, hold_out
 from raytricks.data.storage import expand_user, storage_at
 from raytricks.errors import DataError
 
@@ -26,7 +26,7 @@ class FoundSplits:
     notes: tuple[str, ...] = ()
 
 
-def find_data(config: DataConfig, seed: int) -> Catalog:
+def find_data(config: DataConfig, seed: int) -> DatasetSplits:
     """Scan the data and decide what is trained on and what is evaluated.
 
     Args:
@@ -35,7 +35,7 @@ def find_data(config: DataConfig, seed: int) -> Catalog:
     Raises:
         DataError: nothing there, or unusable.
     """
-    return _catalog(config, seed if config.split_seed is None else config.split_seed, find_splits(config))
+    return _splits(config, seed if config.split_seed is None else config.split_seed, find_splits(config))
 
 
 def find_splits(config: DataConfig) -> FoundSplits:
@@ -90,7 +90,7 @@ def _require_labels_in_range(train: Split, test: Split, path: Path) -> None:
         )
 
 
-def _catalog(config: DataConfig, seed: int, found: FoundSplits) -> Catalog:
+def _splits(config: DataConfig, seed: int, found: FoundSplits) -> DatasetSplits:
     """Decide the evaluation split: an own one, a held-out part, or the test split."""
     train, evaluation, test, notes = found.train, found.evaluation, found.test, found.notes
     fraction = config.val_fraction
@@ -104,4 +104,4 @@ def _catalog(config: DataConfig, seed: int, found: FoundSplits) -> Catalog:
         evaluation, test = test, None
     if evaluation is None:
         raise DataError(f"{found.name}: nothing to evaluate on; set data.val_fraction above 0 or add a val/ folder")
-    return Catalog(found.name, tuple(found.class_names), train, evaluation, test, notes)
+    return DatasetSplits(found.name, tuple(found.class_names), train, evaluation, test, notes)

@@ -12,12 +12,12 @@ import torch
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.augmentation import Transform, central_squares
-from raytricks.data.catalog import ArrayImages, Catalog, FileImages, Split
 from raytricks.data.decode import DecodeSpec
 from raytricks.data.decoding_store import DecodingStore, FileStore, ShardStore
 from raytricks.data.disk_store import DiskStore, default_cache_dir
 from raytricks.data.resample import crop_and_resize
-from raytricks.data.store import Canvas, ImageStore, UniformStore
+from raytricks.data.splits import ArrayImages, DatasetSplits, FileImages, Split
+from raytricks.data.store import ImageStore, PaddedBatch, UniformStore
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CROPS = "random_resized_crop"
@@ -53,7 +53,7 @@ class PreparedData:
         return len(self.class_names)
 
 
-def prepare_data(catalog: Catalog, config: DataConfig) -> PreparedData:
+def prepare_data(splits: DatasetSplits, config: DataConfig) -> PreparedData:
     """Decode what fits into memory once, measure the statistics, fix the transform.
 
     Args:
@@ -66,14 +66,14 @@ def prepare_data(catalog: Catalog, config: DataConfig) -> PreparedData:
     limit_bytes = cache_limit_bytes(config)
     opened: dict[str, LabelledImages] = {}
     for name in ("train", "evaluation", "test"):
-        split = getattr(catalog, name)
+        split = getattr(splits, name)
         if split is not None:
             store = open_store(split, spec, config, limit_bytes)
             limit_bytes -= 0 if isinstance(store, DecodingStore | DiskStore) else _stored_bytes(split, spec)
             opened[name] = LabelledImages(store, split.labels, split.origin)
     mean, std = _normalization(opened["train"].images, config)
     return PreparedData(
-        class_names=catalog.class_names,
+        class_names=splits.class_names,
         channels=spec.channels,
         transform=_transform(config, mean, std),
         train=opened["train"],
@@ -189,7 +189,7 @@ def channel_statistics(
     return tuple(float(round(m, 6)) for m in mean), tuple(float(round(s, 6)) for s in std)
 
 
-def _centres(store: ImageStore, indices: np.ndarray, side: int) -> Canvas:
+def _centres(store: ImageStore, indices: np.ndarray, side: int) -> PaddedBatch:
     return store.read_crops(indices, central_squares(*store.sizes(indices)), side)
 
 

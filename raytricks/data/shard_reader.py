@@ -4,8 +4,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from raytricks.data.catalog import ShardImages
 from raytricks.data.shard_format import ShardEntry
+from raytricks.data.splits import ShardImages
 from raytricks.data.storage import Storage, storage_at
 from raytricks.errors import DataError
 

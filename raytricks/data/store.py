@@ -1,6 +1,6 @@
 """Decoded uint8 images: in one array or one ragged buffer, read by the batch.
 
-Every store answers `read(indices)` with a Canvas. A store in memory is made of plain numpy
+Every store answers `read(indices)` with a PaddedBatch. A store in memory is made of plain numpy
 arrays, so Ray can hand it to every worker of a node without a copy. Stores that decode are in
 `decoding_store`, those that keep what was decoded on the disk in `disk_store`.
 """
@@ -22,7 +22,7 @@ _GROUPS_A_BATCH = 16
 
 
 @dataclass(frozen=True)
-class Canvas:
+class PaddedBatch:
     """A batch of images of possibly different sizes, each at the top left of its canvas.
 
     Attributes:
@@ -44,11 +44,11 @@ class ImageStore(Protocol):
         """Return the (heights, widths) of images, from which the boxes of `read_crops` are drawn."""
         ...
 
-    def read(self, indices: np.ndarray) -> Canvas:
+    def read(self, indices: np.ndarray) -> PaddedBatch:
         """Return a batch; raises DataError naming the image that cannot be read."""
         ...
 
-    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> PaddedBatch:
         """Cut each image's box and resize it; see `crops_of`."""
         ...
 
@@ -71,16 +71,16 @@ class UniformStore:
         count, (height, width) = len(indices), self.pixels.shape[2:]
         return np.full(count, height), np.full(count, width)
 
-    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> PaddedBatch:
         """Cut each image's box and resize it; see `crops_of`."""
         return crops_of(lambda index, box: _cut(self.pixels[index], box, side), indices, boxes, side, self.channels)
 
-    def read(self, indices: np.ndarray) -> Canvas:
+    def read(self, indices: np.ndarray) -> PaddedBatch:
         """Gather a batch: one copy, no per-image work."""
         _, _, height, width = self.pixels.shape
         count = len(indices)
         pixels = torch.from_numpy(self.pixels[indices])
-        return Canvas(pixels, np.full(count, height), np.full(count, width))
+        return PaddedBatch(pixels, np.full(count, height), np.full(count, width))
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class RaggedStore:
         """Return the (heights, widths) of images."""
         return self.heights[indices], self.widths[indices]
 
-    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> Canvas:
+    def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> PaddedBatch:
         """Cut each image's box and resize it; see `crops_of`."""
         return crops_of(lambda index, box: _cut(self._image(index), box, side), indices, boxes, side, self.channels)
 
-    def read(self, indices: np.ndarray) -> Canvas:
+    def read(self, indices: np.ndarray) -> PaddedBatch:
         """Copy each image into the top left of a canvas as large as the largest of them."""
         return canvas_of([self._image(index) for index in indices])
 
@@ -131,7 +131,7 @@ def crops_of(
     side: int,
     channels: int,
     num_threads: int | None = None,
-) -> Canvas:
+) -> PaddedBatch:
     """Collect the crops of a batch, made in threads, in channels_last: as decoders write and models read pixels.
 
     Args:
@@ -154,7 +154,7 @@ def crops_of(
         for _ in shared_pool(num_threads).map(fill, np.array_split(rows, _GROUPS_A_BATCH)):
             pass  # raises what a thread raised
     sides = np.full(len(indices), side)
-    return Canvas(pixels, sides, sides)
+    return PaddedBatch(pixels, sides, sides)
 
 
 @cache
@@ -169,11 +169,11 @@ def _cut(image: np.ndarray, box: Sequence[int], side: int) -> Tensor:
     return resize_crop(torch.from_numpy(cut), (0, 0, height, width), side)
 
 
-def canvas_of(images: Sequence[np.ndarray]) -> Canvas:
+def canvas_of(images: Sequence[np.ndarray]) -> PaddedBatch:
     """Place (C, h, w) arrays at the top left of one zero-filled batch."""
     heights = np.array([image.shape[1] for image in images])
     widths = np.array([image.shape[2] for image in images])
     pixels = np.zeros((len(images), images[0].shape[0], heights.max(), widths.max()), np.uint8)
     for row, image in enumerate(images):
         pixels[row, :, : image.shape[1], : image.shape[2]] = image
-    return Canvas(torch.from_numpy(pixels), heights, widths)
+    return PaddedBatch(torch.from_numpy(pixels), heights, widths)

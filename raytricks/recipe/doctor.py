@@ -5,9 +5,9 @@ from typing import Literal
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import ConfigError
+from raytricks.recipe.dataset_stats import DatasetStats
 from raytricks.recipe.doctor_case import Case, Finding
 from raytricks.recipe.doctor_rules import RULES
-from raytricks.recipe.facts import DataFacts
 from raytricks.recipe.recipe import Recipe
 from raytricks.recipe.teacher_facts import TeacherFacts, teacher_facts
 
@@ -16,7 +16,7 @@ __all__ = ["RULES", "Finding", "TeacherFacts", "diagnose", "refuse", "teacher_fa
 
 def diagnose(
     config: ExperimentConfig,
-    facts: DataFacts,
+    stats: DatasetStats,
     recipe: Recipe,
     *,
     device_type: Literal["cpu", "cuda"],
@@ -37,7 +37,7 @@ def diagnose(
     """
     case = Case(
         config=config,
-        facts=facts,
+        stats=stats,
         recipe=recipe,
         device_type=device_type,
         precision=precision,

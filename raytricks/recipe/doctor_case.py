@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raytricks.config.schema import ExperimentConfig
-from raytricks.recipe.facts import DataFacts
+from raytricks.recipe.dataset_stats import DatasetStats
 from raytricks.recipe.recipe import Recipe
 from raytricks.recipe.teacher_facts import TeacherFacts
 
@@ -32,7 +32,7 @@ class Case:
     """All that a rule may look at; `doctor.diagnose` describes the fields."""
 
     config: ExperimentConfig
-    facts: DataFacts
+    stats: DatasetStats
     recipe: Recipe
     device_type: Literal["cpu", "cuda"]
     precision: Literal["fp32", "fp16", "bf16"]

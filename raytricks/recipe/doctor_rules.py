@@ -6,8 +6,8 @@ Each looks at a resolved run and returns what it found, or None. docs/doctor.md 
 from collections.abc import Callable
 import re
 
+from raytricks.recipe.dataset_stats import LARGEST_SMALL_IMAGE
 from raytricks.recipe.doctor_case import Case, Finding
-from raytricks.recipe.facts import LARGEST_SMALL_IMAGE
 from raytricks.tricks.linear_scaling import BASE_BATCH_SIZE
 
 BATCH_NORM_FEWEST_IMAGES = 8
@@ -254,11 +254,11 @@ def pretrained_normalization(case: Case) -> Finding | None:
 def mirrored_digits(case: Case) -> Finding | None:
     """Source: a mirrored 2 is no 2."""
     data = case.config.data
-    words = re.split(r"[^a-z]+", case.facts.name.lower())
+    words = re.split(r"[^a-z]+", case.stats.name.lower())
     is_chiral = "fashion" not in words and any(word in CHIRAL_DATA for word in words)
     if not data.horizontal_flip or data.augmentation == "none" or not is_chiral:
         return None
-    reason = f"half of the training images of {case.facts.name} are mirrored, and a mirrored 2 is no 2"
+    reason = f"half of the training images of {case.stats.name} are mirrored, and a mirrored 2 is no 2"
     return Finding("mirrored-digits", "data.horizontal_flip", reason, "set data.horizontal_flip=false")
 
 

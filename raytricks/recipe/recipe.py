@@ -13,7 +13,7 @@ from raytricks.tricks.schedule import learning_rate
 class Recipe:
     """Batch, steps and learning rate of a run; the same on any number of workers.
 
-    Where settings change in the course of a run, each of its segments has a recipe, which describes
+    Where settings change in the course of a run, each of its phases has a recipe, which describes
     a whole run with its settings and says from where on it holds. Steps are counted over the whole
     run, from 1, epochs from 0.
 
@@ -79,7 +79,7 @@ def make_recipe(
     """Turn config and data size into steps and learning rates.
 
     Args:
-        config: its `changes` are left to `raytricks.recipe.changes`.
+        config: its `changes` are left to `raytricks.recipe.phases`.
         first_epoch: see `Recipe`.
         first_step: see `Recipe`.
 

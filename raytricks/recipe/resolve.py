@@ -3,23 +3,23 @@
 from typing import Any
 
 from raytricks.config.schema import SMALL_RESNETS, DataConfig, ExperimentConfig, ModelConfig
-from raytricks.recipe.facts import LARGEST_SMALL_IMAGE, DataFacts
+from raytricks.recipe.dataset_stats import LARGEST_SMALL_IMAGE, DatasetStats
 
 _SMALL_SIDE, _LARGE_SIDE = 64, 224
 _SHIFT_PART = 8  # translations reach an eighth of the side, as 4 of 32 in the CIFAR recipes
 
 
-def resolve_config(config: ExperimentConfig, facts: DataFacts) -> tuple[ExperimentConfig, dict[str, str]]:
+def resolve_config(config: ExperimentConfig, stats: DatasetStats) -> tuple[ExperimentConfig, dict[str, str]]:
     """Return the config with nothing left open that data decides, and where each value is from.
 
     Returns:
         (config, sources): sources maps each dotted key that was filled in to its reason.
     """
-    data = resolve_data(config.data, facts)
+    data = resolve_data(config.data, stats)
     model = resolve_model(config.model, data.image_size or _LARGE_SIDE)
     resolved = config.model_copy(update={"data": data, "model": model})
     sources = {
-        f"{section}.{key}": f"data ({facts.size_text}, {facts.num_train:,} images)"
+        f"{section}.{key}": f"data ({stats.size_text}, {stats.num_train:,} images)"
         for section in ("data", "model")
         for key, value in getattr(resolved, section)
         if getattr(getattr(config, section), key) is None and value is not None
@@ -27,17 +27,17 @@ def resolve_config(config: ExperimentConfig, facts: DataFacts) -> tuple[Experime
     return resolved, sources
 
 
-def resolve_data(data: DataConfig, facts: DataFacts) -> DataConfig:
+def resolve_data(data: DataConfig, stats: DatasetStats) -> DataConfig:
     """Choose image size, channels and augmentation by the images' size."""
     size = data.image_size
     if size is None:
-        is_small = facts.native_side <= LARGEST_SMALL_IMAGE
-        native = facts.native_side if facts.is_uniform_square else _SMALL_SIDE
+        is_small = stats.native_side <= LARGEST_SMALL_IMAGE
+        native = stats.native_side if stats.is_uniform_square else _SMALL_SIDE
         size = max(native, 4) if is_small else _LARGE_SIDE
     augmentation = data.augmentation or ("shift" if size <= LARGEST_SMALL_IMAGE else "random_resized_crop")
     chosen: dict[str, Any] = {
         "image_size": size,
-        "channels": data.channels or (1 if facts.is_grayscale else 3),
+        "channels": data.channels or (1 if stats.is_grayscale else 3),
         "augmentation": augmentation,
         "shift_pixels": data.shift_pixels if data.shift_pixels is not None else size // _SHIFT_PART,
     }

@@ -8,13 +8,13 @@ import numpy as np
 from raytricks.config import flatten
 from raytricks.config.problems import show_value
 from raytricks.config.schema import Change, DistillationConfig, ExperimentConfig
-from raytricks.data.catalog import Catalog
-from raytricks.recipe.changes import Segment
+from raytricks.data.splits import DatasetSplits
+from raytricks.recipe.dataset_stats import DatasetStats
 from raytricks.recipe.doctor import Finding
-from raytricks.recipe.execution import Execution
-from raytricks.recipe.facts import DataFacts
+from raytricks.recipe.image_sizes import training_sides
+from raytricks.recipe.parallel_plan import ParallelPlan
+from raytricks.recipe.phases import Phase
 from raytricks.recipe.recipe import Recipe
-from raytricks.recipe.resolution import training_sides
 from raytricks.tricks.table import TRICKS
 
 _LISTED_CLASSES = 10
@@ -22,10 +22,10 @@ _LISTED_CLASSES = 10
 
 def header_lines(
     config: ExperimentConfig,
-    catalog: Catalog,
-    facts: DataFacts,
-    segments: Sequence[Segment],
-    execution: Execution,
+    splits: DatasetSplits,
+    stats: DatasetStats,
+    phases: Sequence[Phase],
+    parallel: ParallelPlan,
     *,
     run_dir: Path | None,
     num_parameters: int,
@@ -35,43 +35,40 @@ def header_lines(
     """Return the header, one "label  text" line a subject and a finding of the recipe doctor."""
     rows = [
         ("run", f"{run_dir or 'dry run, nothing is written'}, seed {config.seed}"),
-        ("data", _data(catalog, facts)),
-        ("classes", _classes(catalog)),
+        ("data", _data(splits, stats)),
+        ("classes", _classes(splits)),
         ("images", _images(config)),
         (
             "model",
             f"{_model(config)}, {num_parameters / 1e6:.2f} M parameters, {num_macs / 1e6:,.1f} MMACs an image",
         ),
-        ("recipe", _recipe(config, segments[0].recipe)),
-        ("lr", _lr(segments)),
-        *[
-            ("change", _change(change, segment.recipe))
-            for change, segment in zip(config.changes, segments[1:], strict=True)
-        ],
+        ("recipe", _recipe(config, phases[0].recipe)),
+        ("lr", _lr(phases)),
+        *[("change", _change(change, phase.recipe)) for change, phase in zip(config.changes, phases[1:], strict=True)],
         *_tricks(config),
-        ("hardware", _hardware(execution, config)),
+        ("hardware", _hardware(parallel, config)),
     ]
     if config.tricks.distillation.teacher is not None:
         rows.append(("teacher", _teacher(config.tricks.distillation)))
     rows += [("doctor", f"warning {finding}") for finding in findings]
-    rows += [("note", note) for note in catalog.notes]
+    rows += [("note", note) for note in splits.notes]
     return [f"{label:9} {text}" for label, text in rows]
 
 
-def _data(catalog: Catalog, facts: DataFacts) -> str:
-    parts = [f"{catalog.name}: {len(catalog.train):,} to train on"]
-    parts.append(f"{len(catalog.evaluation):,} to evaluate on ({catalog.evaluation.origin})")
-    if catalog.test is not None:
-        parts.append(f"{len(catalog.test):,} to score once ({catalog.test.origin})")
-    return ", ".join(parts) + f"; {facts.size_text}, {'gray' if facts.is_grayscale else 'colour'}"
+def _data(splits: DatasetSplits, stats: DatasetStats) -> str:
+    parts = [f"{splits.name}: {len(splits.train):,} to train on"]
+    parts.append(f"{len(splits.evaluation):,} to evaluate on ({splits.evaluation.origin})")
+    if splits.test is not None:
+        parts.append(f"{len(splits.test):,} to score once ({splits.test.origin})")
+    return ", ".join(parts) + f"; {stats.size_text}, {'gray' if stats.is_grayscale else 'colour'}"
 
 
-def _classes(catalog: Catalog) -> str:
-    counts = np.bincount(catalog.train.labels, minlength=catalog.num_classes)
-    if catalog.num_classes <= _LISTED_CLASSES:
-        listed = ", ".join(f"{name} {count:,}" for name, count in zip(catalog.class_names, counts, strict=True))
-        return f"{catalog.num_classes}: {listed}"
-    return f"{catalog.num_classes}, of {counts.min():,} to {counts.max():,} training images"
+def _classes(splits: DatasetSplits) -> str:
+    counts = np.bincount(splits.train.labels, minlength=splits.num_classes)
+    if splits.num_classes <= _LISTED_CLASSES:
+        listed = ", ".join(f"{name} {count:,}" for name, count in zip(splits.class_names, counts, strict=True))
+        return f"{splits.num_classes}: {listed}"
+    return f"{splits.num_classes}, of {counts.min():,} to {counts.max():,} training images"
 
 
 def _images(config: ExperimentConfig) -> str:
@@ -108,8 +105,8 @@ def _recipe(config: ExperimentConfig, recipe: Recipe) -> str:
     )
 
 
-def _lr(segments: Sequence[Segment]) -> str:
-    recipe, last = segments[0].recipe, segments[-1]
+def _lr(phases: Sequence[Phase]) -> str:
+    recipe, last = phases[0].recipe, phases[-1]
     warmup = f"warmup over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warmup"
     return (
         f"{recipe.lr(1):.4g} first, {recipe.peak_lr:.4g} peak (base {recipe.base_lr:g} at 256), "
@@ -142,12 +139,12 @@ def _teacher(distillation: DistillationConfig) -> str:
     )
 
 
-def _hardware(execution: Execution, config: ExperimentConfig) -> str:
+def _hardware(parallel: ParallelPlan, config: ExperimentConfig) -> str:
     fewest, most = config.fewest_workers, config.most_workers
     count = f"{fewest} to {most}" if config.is_elastic else f"{most}"
     where = f"{count} Ray worker{'s' if most > 1 else ''}" if most else "this process"
-    micro = f" in {execution.accumulation_steps} steps" if execution.accumulation_steps > 1 else ""
+    micro = f" in {parallel.accumulation_steps} steps" if parallel.accumulation_steps > 1 else ""
     return (
-        f"{where} on {execution.device_type}, {execution.precision}, {execution.images_per_worker} images each{micro}"
+        f"{where} on {parallel.device_type}, {parallel.precision}, {parallel.images_per_worker} images each{micro}"
         f"{f' on {most}' if config.is_elastic else ''}"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.config.search_space import Choice, Distribution, Grid, QUniform
-from raytricks.data.catalog import Catalog
+from raytricks.data.splits import DatasetSplits
 from raytricks.report.progress import duration
 from raytricks.tuning.analysis import value_text
 from raytricks.tuning.certificate import certificate_lines
@@ -15,7 +15,7 @@ from raytricks.tuning.space import default_values, space_warnings
 
 def study_header_lines(
     config: ExperimentConfig,
-    selection: Catalog,
+    selection: DatasetSplits,
     test_images: int,
     *,
     num_trials: int,

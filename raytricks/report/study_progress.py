@@ -29,7 +29,7 @@ class StudyProgress:
     Args:
         epochs: of a trial that trains to its end.
         num_trials: in all.
-        facts_of: trial number -> its values; why it failed or was stopped; the record of its last epoch.
+        stats_of: trial number -> its values; why it failed or was stopped; the record of its last epoch.
         name: what a trial is called.
     """
 
@@ -39,11 +39,11 @@ class StudyProgress:
         *,
         epochs: int,
         num_trials: int,
-        facts_of: Callable[[int], Facts],
+        stats_of: Callable[[int], Facts],
         name: str = "trial",
     ) -> None:
         self._reporter, self._epochs, self._num_trials, self._name = reporter, epochs, num_trials, name
-        self._facts_of = facts_of
+        self._facts_of = stats_of
         self._started_s = time.monotonic()
         self._rows: dict[int, _Row] = {}
         self._best: tuple[float, int] | None = None

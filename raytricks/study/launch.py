@@ -9,12 +9,12 @@ from typing import Any
 
 from raytricks.api import RESUME_AUTO, Overrides, Plan, device_type_of, plan_of, plan_run
 from raytricks.config import ExperimentConfig
-from raytricks.data.catalog import Catalog
+from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial, RaytricksError
 from raytricks.report.progress import Reporter
 from raytricks.study.results import Study, read_result, write_study
 from raytricks.tuning.outcome import Certificate, StudyResult
-from raytricks.tuning.points import three_knobs
+from raytricks.tuning.trial_params import three_knobs
 
 Point = dict[str, Any]
 
@@ -63,18 +63,18 @@ class StudyLaunch:
         from raytricks.cluster.tune.driver import check_search
         from raytricks.training.run_directory import with_absolute_paths
         from raytricks.training.trackers import require_trackers
-        from raytricks.tuning.points import draw_points
-        from raytricks.tuning.selection import retraining_catalog, selection_catalog
+        from raytricks.tuning.selection import retraining_splits, selection_splits
+        from raytricks.tuning.trial_params import draw_points
 
         require_trackers(plan.config.logging)
         check_search(plan.config)
         self.plan, self.reporter, self.study_dir = plan, reporter, study_dir
         self.is_resumed = study_dir is not None
-        self.selection = selection_catalog(plan.config, plan.catalog)
+        self.selection = selection_splits(plan.config, plan.splits)
         self.config = with_absolute_paths(_with_a_space(plan.config, len(self.selection.train)))
         self.device_type = device_type_of(self.config)
-        self.retraining = retraining_catalog(self.config, plan.catalog)
-        self.final = _for_all_training_images(self.config, has_test=plan.catalog.test is not None)
+        self.retraining = retraining_splits(self.config, plan.splits)
+        self.final = _for_all_training_images(self.config, has_test=plan.splits.test is not None)
         self.points = draw_points(self.config, len(self.selection.train))
         is_open_ended = self.config.tune.sampler == "optuna"
         self.num_trials = self.config.tune.num_trials if is_open_ended else len(self.points)
@@ -148,13 +148,13 @@ class StudyLaunch:
         from raytricks.tuning import study_directory
 
         if self.study_dir is None:
-            self.study_dir = study_directory.create_study_directory(self.config, self.plan.facts.name)
+            self.study_dir = study_directory.create_study_directory(self.config, self.plan.stats.name)
         else:
-            run_directory.require_same_data(self.study_dir, self.plan.catalog)
+            run_directory.require_same_data(self.study_dir, self.plan.splits)
             run_directory.write_config(self.study_dir, self.config)
-        facts = {"seed": self.config.seed, "data": run_directory.data_fingerprint(self.plan.catalog)}
-        run_directory.write_run_file(self.study_dir, facts | {"launch": {"resumed": self.is_resumed}})
-        started_at = study_directory.begin(self.study_dir, {"data_name": self.plan.facts.name, **self._sizes})
+        stats = {"seed": self.config.seed, "data": run_directory.data_fingerprint(self.plan.splits)}
+        run_directory.write_run_file(self.study_dir, stats | {"launch": {"resumed": self.is_resumed}})
+        started_at = study_directory.begin(self.study_dir, {"data_name": self.plan.stats.name, **self._sizes})
         self.reporter.open_log(self.study_dir / run_directory.LOG_FILE)
         self._show_header()
         return self.study_dir, started_at
@@ -201,7 +201,7 @@ class StudyLaunch:
         self,
         trials_dir: Path,
         base: ExperimentConfig,
-        catalog: Catalog,
+        splits: DatasetSplits,
         points: tuple[Point, ...],
         resources: dict[str, float],
         stop,
@@ -219,8 +219,8 @@ class StudyLaunch:
 
         task = StudyTask(
             base=base,
-            catalog=catalog,
-            data=prepare_data(catalog, base.data),
+            splits=splits,
+            data=prepare_data(splits, base.data),
             trials_dir=trials_dir.resolve(),
             points=points,
             num_trials=num_trials,
@@ -228,14 +228,14 @@ class StudyLaunch:
             deadline=deadline,
         )
 
-        def facts_of(number: int) -> Facts:
+        def stats_of(number: int) -> Facts:
             trial_dir = trial_directory(task.trials_dir, number)
             state, records = read_state(trial_dir), epoch_records(trial_dir)
             last = records[-1] if records else None
             return ({}, None, last) if state is None else (state.values, state.reason, last)
 
         progress = StudyProgress(
-            self.reporter, epochs=base.recipe.epochs, num_trials=num_trials, facts_of=facts_of, name=name
+            self.reporter, epochs=base.recipe.epochs, num_trials=num_trials, stats_of=stats_of, name=name
         )
         progress.start()
         try:
@@ -286,7 +286,7 @@ class StudyLaunch:
         return read_result(
             self.config,
             study_dir,
-            data_name=self.plan.facts.name,
+            data_name=self.plan.stats.name,
             started_at=started_at,
             sizes=self._sizes,
             certificate=certificate,

@@ -10,7 +10,7 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.augmentation import to_device
 from raytricks.data.batches import TrainBatch, TrainBatches
 from raytricks.data.prepared import PreparedData
-from raytricks.recipe.execution import Execution
+from raytricks.recipe.parallel_plan import ParallelPlan
 from raytricks.training.teacher import Teacher, load_teacher
 from raytricks.training.teacher_cache import TeacherCache, open_cache
 from raytricks.training.worker import Worker
@@ -59,7 +59,7 @@ class CachedTeaching:
 
 
 def make_teaching(
-    config: ExperimentConfig, data: PreparedData, batches: TrainBatches, worker: Worker, execution: Execution
+    config: ExperimentConfig, data: PreparedData, batches: TrainBatches, worker: Worker, parallel: ParallelPlan
 ) -> Teaching | None:
     """Load the teacher that a config names; None when distillation is off. Collective.
 
@@ -75,7 +75,7 @@ def make_teaching(
         weights=distillation.teacher_weights,
         data=data,
         device=worker.device,
-        precision=execution.precision,
+        precision=parallel.precision,
         channels_last=config.hardware.channels_last,
     )
     if distillation.cache_dir is None:
@@ -89,6 +89,6 @@ def make_teaching(
         image_tricks=batches.image_tricks,
         augmentation_seed=batches.seed if batches.augmentation_seed is None else batches.augmentation_seed,
         worker=worker,
-        batch_size=2 * execution.micro_batch_size,
+        batch_size=2 * parallel.micro_batch_size,
     )
     return CachedTeaching(cache, worker.device)

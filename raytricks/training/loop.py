@@ -23,13 +23,13 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError, RaytricksError
+from raytricks.training.auto_micro_batch import AutoMicroBatch, Rewind, free_memory, is_out_of_memory
 from raytricks.training.distillation import make_teaching
 from raytricks.training.evaluation import evaluate
-from raytricks.training.micro_batch import FittingImages, Rewind, free_memory, is_out_of_memory
 from raytricks.training.optimizer import change_settings
+from raytricks.training.phases import PhaseShare, phase_at, share_phases
 from raytricks.training.records import Record
 from raytricks.training.run_files import RunFiles
-from raytricks.training.segments import SegmentShare, segment_at, share_segments
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
 from raytricks.training.step_log import TOTALS, StepLog, add_to_totals
@@ -47,7 +47,7 @@ class TrainingJob:
     Attributes:
         config: resolved.
         run_dir: the run's directory, on storage that all workers see.
-        launch: of `raytricks.training.launch`; None where a lock keeps others from the run.
+        launch: of `raytricks.training.fencing`; None where a lock keeps others from the run.
     """
 
     config: ExperimentConfig
@@ -81,7 +81,7 @@ def run_epochs(
         yield from run.epochs()
     except Exception as error:
         if is_out_of_memory(error):
-            raise run.fitting.ending(run.segment.config, run.execution.micro_batch_size) from error
+            raise run.fitting.ending(run.phase.config, run.parallel.micro_batch_size) from error
         if not isinstance(error, RaytricksError):
             error.add_note(f"in step {run.state.step + 1}")  # the same failure at the same step comes again
         raise
@@ -95,19 +95,19 @@ class _Run:
     def __init__(self, job: TrainingJob, worker: Worker, stop_requested, listener) -> None:
         config = job.config
         self.job, self.config, self.worker = job, config, worker
-        self.fitting = FittingImages(job.run_dir, config, worker)
-        self.segments = share_segments(config, job.data, worker, self.fitting.training)
-        first = self.segments[0]
+        self.fitting = AutoMicroBatch(job.run_dir, config, worker)
+        self.phases = share_phases(config, job.data, worker, self.fitting.training)
+        first = self.phases[0]
         self.files = RunFiles(job.run_dir, config, worker, job.launch)
         self.state = build_state(
             config,
             class_names=job.data.class_names,
             worker=worker,
-            precision=first.execution.precision,
+            precision=first.parallel.precision,
             is_resumed=self.files.newest is not None,
         )
-        # once for all segments: neither the teacher nor what it is shown changes
-        self.teaching = make_teaching(config, job.data, first.batches, worker, first.execution)
+        # once for all phases: neither the teacher nor what it is shown changes
+        self.teaching = make_teaching(config, job.data, first.batches, worker, first.parallel)
         self.log = StepLog(worker)
         # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
         self.check_every = 1 if worker.device.type == "cpu" else config.logging.every_steps
@@ -118,12 +118,12 @@ class _Run:
         if found is not None:
             self.files.write("note", step=self.state.step, epoch=0, text=found)
         self.rewind = Rewind(self.state.model) if self.fitting.redoes_steps else None
-        self._begin_segment(segment_at(self.segments, self.state.step))
+        self._begin_phase(phase_at(self.phases, self.state.step))
 
     def epochs(self) -> Iterator[Record]:
         for epoch in range(self.recipe.epoch_of(self.state.step + 1), self.recipe.epochs):
-            if epoch == self.segment.end_epoch:
-                self._begin_segment(segment_at(self.segments, self.state.step))
+            if epoch == self.phase.end_epoch:
+                self._begin_phase(phase_at(self.phases, self.state.step))
             self._train_epoch(epoch)
             yield self._finish_epoch(epoch)
         if self.job.data.test is not None:
@@ -133,16 +133,16 @@ class _Run:
     def close(self) -> None:
         self.files.close()
 
-    def _begin_segment(self, segment: SegmentShare) -> None:
-        """Go on with the settings of a segment; the state stays."""
-        self.segment, self.recipe, self.execution = segment, segment.recipe, segment.execution
-        change_settings(self.state.optimizer, self.state.model, segment.config)
+    def _begin_phase(self, phase: PhaseShare) -> None:
+        """Go on with the settings of a phase; the state stays."""
+        self.phase, self.recipe, self.parallel = phase, phase.recipe, phase.parallel
+        change_settings(self.state.optimizer, self.state.model, phase.config)
         self.stepper = Stepper(
-            segment.config,
-            segment.recipe,
+            phase.config,
+            phase.recipe,
             self.state,
             self.worker,
-            segment.execution.precision,
+            phase.parallel.precision,
             self.teaching.logits if self.teaching else None,
         )
 
@@ -153,7 +153,7 @@ class _Run:
             note = self.teaching.open_epoch(epoch)
             if note is not None:
                 self._write("note", epoch, text=note)
-        self.state.trained.train()
+        self.state.ddp_model.train()
         self._mark_s = time.perf_counter()
         for _ in self._gradients(epoch):
             norm = self.stepper.gradient_norm()
@@ -167,13 +167,13 @@ class _Run:
         """Yield once for each step left of an epoch, when its gradient is there."""
         while True:
             first_step = self.state.step - self.recipe.steps_before(epoch)
-            batches = self._waited_for(self.segment.batches.epoch(epoch, first_step))
+            batches = self._waited_for(self.phase.batches.epoch(epoch, first_step))
             try:
                 while self._accumulate_step(batches):
                     yield
                 return
             except (RuntimeError, MemoryError) as error:
-                note = self.fitting.halve_training(error, self.segment.config, self.execution.micro_batch_size)
+                note = self.fitting.halve_training(error, self.phase.config, self.parallel.micro_batch_size)
                 if note is None:
                     raise
             del batches  # after the error is forgotten too: both hold images
@@ -200,9 +200,9 @@ class _Run:
         self.state.optimizer.zero_grad(set_to_none=True)
         self.rewind.restore()
         free_memory()
-        self.segments = share_segments(self.config, self.job.data, self.worker, self.fitting.training)
-        self.segment = segment_at(self.segments, self.state.step)
-        self.execution = self.segment.execution
+        self.phases = share_phases(self.config, self.job.data, self.worker, self.fitting.training)
+        self.phase = phase_at(self.phases, self.state.step)
+        self.parallel = self.phase.parallel
 
     def _waited_for(self, batches: Iterator[TrainBatch]) -> Iterator[TrainBatch]:
         """Yield batches, adding up the time until each is there."""
@@ -321,7 +321,7 @@ class _Run:
 
     def _measure(self, model: torch.nn.Module, data: LabelledImages) -> dict[str, float]:
         while True:
-            batch_size = self.fitting.evaluation_batch(self.execution.micro_batch_size)
+            batch_size = self.fitting.evaluation_batch(self.parallel.micro_batch_size)
             try:
                 return evaluate(
                     model,
@@ -330,7 +330,7 @@ class _Run:
                     num_classes=self.job.data.num_classes,
                     worker=self.worker,
                     batch_size=batch_size,
-                    precision=self.execution.precision,
+                    precision=self.parallel.precision,
                     channels_last=self.config.hardware.channels_last,
                 )
             except (RuntimeError, MemoryError) as error:

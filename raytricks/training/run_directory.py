@@ -22,7 +22,7 @@ import sys
 from typing import Any
 
 from raytricks.config import ExperimentConfig, dump_yaml, flatten, load_config
-from raytricks.data.catalog import Catalog
+from raytricks.data.splits import DatasetSplits
 from raytricks.errors import CheckpointError, ConfigError, DataError
 from raytricks.models.registry import TORCHVISION
 from raytricks.models.timm_models import TIMM
@@ -115,13 +115,13 @@ def write_run_file(run_dir: Path, facts: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1).encode())
 
 
-def data_fingerprint(catalog: Catalog) -> dict[str, Any]:
+def data_fingerprint(splits: DatasetSplits) -> dict[str, Any]:
     """Describe a data set so that a resume can tell whether it is still the same."""
     return {
-        "class_names": list(catalog.class_names),
-        "num_train": len(catalog.train),
-        "num_evaluation": len(catalog.evaluation),
-        "labels_sha256": hashlib.sha256(catalog.train.labels.tobytes()).hexdigest(),
+        "class_names": list(splits.class_names),
+        "num_train": len(splits.train),
+        "num_evaluation": len(splits.evaluation),
+        "labels_sha256": hashlib.sha256(splits.train.labels.tobytes()).hexdigest(),
     }
 
 
@@ -171,7 +171,7 @@ def require_same_recipe(run_dir: Path, config: ExperimentConfig) -> None:
         )
 
 
-def require_same_data(run_dir: Path, catalog: Catalog) -> None:
+def require_same_data(run_dir: Path, splits: DatasetSplits) -> None:
     """Refuse to resume on other data; names what differs."""
     path = run_dir / RUN_FILE
     try:
@@ -180,7 +180,7 @@ def require_same_data(run_dir: Path, catalog: Catalog) -> None:
         raise CheckpointError(
             f"{path} is missing or damaged; it is needed to check the data; start a new run"
         ) from None
-    now = data_fingerprint(catalog)
+    now = data_fingerprint(splits)
     differing = [
         f"{key} was {_short(saved.get(key))}, is {_short(now[key])}" for key in now if saved.get(key) != now[key]
     ]

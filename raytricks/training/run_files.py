@@ -9,7 +9,7 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, RaytricksError
 from raytricks.training import checkpoint as checkpoints
-from raytricks.training.launch import require_newest
+from raytricks.training.fencing import require_newest
 from raytricks.training.model_file import save_model
 from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after, read_records
 from raytricks.training.state import TrainingState, worker_buffers
@@ -24,7 +24,7 @@ class RunFiles:
     """Reads and writes a run's directory; only the first worker writes.
 
     Args:
-        launch: see `raytricks.training.launch`.
+        launch: see `raytricks.training.fencing`.
 
     Raises:
         CheckpointError: checkpoints exist, or have existed, but none is valid.

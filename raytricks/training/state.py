@@ -31,7 +31,7 @@ class TrainingState:
 
     Attributes:
         model: the plain module, whose names the state dict has.
-        trained: `model`, wrapped for data parallelism when there are several workers.
+        ddp_model: `model`, wrapped for data parallelism when there are several workers.
         average: of the model's weights; None when that trick is off.
         step: optimizer steps made.
         epoch_totals: sums of the unfinished epoch, see step_log.
@@ -40,7 +40,7 @@ class TrainingState:
     """
 
     model: nn.Module
-    trained: nn.Module
+    ddp_model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: WeightAverage | None = None
@@ -111,16 +111,16 @@ def build_state(
         start_from(model, config.model, class_names=class_names, image_size=side)
     layout = torch.channels_last if config.hardware.channels_last else torch.contiguous_format
     model = model.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
-    trained = model
+    ddp_model = model
     if worker.world_size > 1:
         if config.tricks.sync_batch_norm:
             model = synchronise_batch_norm(model)
-        trained = _data_parallel(model, worker)
+        ddp_model = _data_parallel(model, worker)
         compression = config.tricks.gradient_compression
-        compress_gradients(trained, compression.kind, compression.rank)
+        compress_gradients(ddp_model, compression.kind, compression.rank)
     return TrainingState(
         model,
-        trained,
+        ddp_model,
         build_optimizer(model, config),
         make_scaler(precision, worker.device_type),
         WeightAverage(model) if config.tricks.ema.decay else None,

@@ -18,8 +18,8 @@ from torch import Tensor
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.recipe.blending import Blend, blends_images, draw_blend
+from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.recipe import Recipe
-from raytricks.recipe.resolution import training_sides
 from raytricks.training.objective import Targets, objective_losses, plain_sums
 from raytricks.training.state import TrainingState
 from raytricks.training.worker import Worker
@@ -85,10 +85,10 @@ class Stepper:
     def accumulate(self, batch: TrainBatch) -> None:
         """Add the gradient of one micro-batch; the last one also sums it over the workers."""
         is_silent = self._worker.world_size > 1 and not batch.is_last_of_step
-        with self._state.trained.no_sync() if is_silent else nullcontext():  # type: ignore[operator]
+        with self._state.ddp_model.no_sync() if is_silent else nullcontext():  # type: ignore[operator]
             inputs, targets = self._blended(batch)
             with autocast(self._worker.device_type, self._precision):
-                logits = self._state.trained(inputs)
+                logits = self._state.ddp_model(inputs)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             losses = objective_losses(logits, targets, self._config.tricks)
             if self._noise is None:

@@ -13,7 +13,7 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import evaluation_batches
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import InterruptedRun
-from raytricks.recipe.execution import plan_execution
+from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.state import build_state
@@ -67,20 +67,20 @@ def _training_speed(config: ExperimentConfig, data: PreparedData, worker: Worker
 
 
 def _evaluation_speed(config: ExperimentConfig, data: PreparedData, worker: Worker, seconds: float) -> float:
-    execution = plan_execution(config, num_workers=1, device_type=worker.device_type)
-    state = build_state(config, class_names=data.class_names, worker=worker, precision=execution.precision)
+    parallel = plan_parallel(config, num_workers=1, device_type=worker.device_type)
+    state = build_state(config, class_names=data.class_names, worker=worker, precision=parallel.precision)
     layout = torch.channels_last if config.hardware.channels_last else torch.contiguous_format
     batches = evaluation_batches(
         data.evaluation,
         data.transform,
         rank=0,
         world_size=1,
-        batch_size=2 * execution.micro_batch_size,
+        batch_size=2 * parallel.micro_batch_size,
         device=worker.device,
     )
     state.model.eval()
     started_s, num_images = time.perf_counter(), 0
-    with torch.inference_mode(), autocast(worker.device_type, execution.precision):
+    with torch.inference_mode(), autocast(worker.device_type, parallel.precision):
         for inputs, labels in batches:
             (state.model(inputs.contiguous(memory_format=layout)).argmax(1).cpu() == labels.cpu()).sum()
             num_images += len(labels)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from raytricks.config import ExperimentConfig
-from raytricks.data.catalog import Catalog
 from raytricks.data.prepared import PreparedData
+from raytricks.data.splits import DatasetSplits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class StudyTask:
 
     Attributes:
         base: resolved, with its tune section and absolute paths; trial 0 is as it is.
-        catalog: of the search: its evaluation split is held out of the training images, its test is None.
+        splits: of the search: its evaluation split is held out of the training images, its test is None.
         data: of `base`.
         trials_dir: holds a directory a trial; on storage that all nodes see.
         points: values of trial 0, 1, ...; with sampler optuna, which draws the others, of trial 0 only.
@@ -26,7 +26,7 @@ class StudyTask:
     """
 
     base: ExperimentConfig
-    catalog: Catalog
+    splits: DatasetSplits
     data: PreparedData
     trials_dir: Path
     points: tuple[dict[str, Any], ...]

@@ -1,8 +1,8 @@
 """The images of a trial, prepared as its own settings say."""
 
 from raytricks.config.schema import DataConfig, ExperimentConfig
-from raytricks.data.catalog import Catalog
 from raytricks.data.prepared import PreparedData, prepare_data
+from raytricks.data.splits import DatasetSplits
 
 _PER_RUN = ("shift_pixels", "crop_scale", "crop_aspect", "horizontal_flip", "augmentation_seed", "train_size_ramp")
 """Settings that every run applies to the same prepared images."""
@@ -12,13 +12,13 @@ class TrialData:
     """Prepares images for trials and keeps them: those of trials with like settings are the same.
 
     Args:
-        catalog: of all trials.
+        splits: of all trials.
         config: of the study.
         data: prepared for `config`.
     """
 
-    def __init__(self, catalog: Catalog, config: ExperimentConfig, data: PreparedData) -> None:
-        self._catalog = catalog
+    def __init__(self, splits: DatasetSplits, config: ExperimentConfig, data: PreparedData) -> None:
+        self._splits = splits
         self._kept = {_key(config.data): data}
 
     def of(self, config: ExperimentConfig) -> PreparedData:
@@ -29,7 +29,7 @@ class TrialData:
         """
         key = _key(config.data)
         if key not in self._kept:
-            self._kept[key] = prepare_data(self._catalog, config.data)
+            self._kept[key] = prepare_data(self._splits, config.data)
         return self._kept[key]
 
 

@@ -13,13 +13,13 @@ from typing import IO, Any
 import torch
 
 from raytricks.errors import InterruptedRun, RaytricksError
-from raytricks.recipe.changes import make_segments
+from raytricks.recipe.phases import make_phases
 from raytricks.training.checkpoint import newest_checkpoint
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import METRICS_FILE, Record
 from raytricks.training.run_directory import LOG_FILE, data_fingerprint, write_config, write_run_file
 from raytricks.training.run_files import CHECKPOINTS
-from raytricks.tuning.adoption import finish_adoption
+from raytricks.tuning.exploit import finish_adoption
 from raytricks.tuning.study_task import StudyTask
 from raytricks.tuning.trial_data import TrialData
 from raytricks.tuning.trial_files import (
@@ -158,10 +158,10 @@ class TrialRun:
             started_s = time.monotonic()
 
     def _write_facts(self, config) -> None:
-        recipes = [s.recipe.as_dict() for s in make_segments(config, len(self.task.catalog.train))]
+        recipes = [s.recipe.as_dict() for s in make_phases(config, len(self.task.splits.train))]
         facts = {
             "seed": config.seed,
-            "data": data_fingerprint(self.task.catalog),
+            "data": data_fingerprint(self.task.splits),
             "recipe": recipes[0],
             "changed_recipes": recipes[1:],
             "trial": self.state.number,

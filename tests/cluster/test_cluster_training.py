@@ -22,7 +22,7 @@ from raytricks.cluster.session import ray_session, require_resources
 from raytricks.data.order import epoch_order
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ClusterError, DataError, InterruptedRun, NonFiniteError, RaytricksError
-from raytricks.training.launch import begin_launch
+from raytricks.training.fencing import begin_launch
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import read_records
 
@@ -143,7 +143,7 @@ def train_broken(folder: Path, error: Exception) -> tuple[RaytricksError, int, P
     import ray.cloudpickle
 
     plan = plan_run(None, settings(folder, name="broken", workers=2, checkpoint__every_steps=2))
-    data = prepare_data(plan.catalog, plan.config.data)
+    data = prepare_data(plan.splits, plan.config.data)
     sample = int(epoch_order(len(data.train), 0, 0)[4 * 64 + 50])  # in the second half of its batch: rank 1's
     images: Any = BrokenImages(data.train.images, error, sample, folder / "calls")
     run_dir = folder / "broken"

@@ -13,7 +13,7 @@ from raytricks.cluster.session import ray_session
 from raytricks.cluster.tune.driver import run_trials
 from raytricks.config import load_config
 from raytricks.data.prepared import prepare_data
-from raytricks.recipe.changes import config_at, make_segments
+from raytricks.recipe.phases import config_at, make_phases
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.worker import Worker
 from raytricks.tuning.outcome import TrialOutcome
@@ -72,7 +72,7 @@ def test_settings_follow_the_exploits(population):
     num_changed = 0
     for outcome in outcomes:
         config = load_config(Path(outcome.run_dir) / "config.yaml").config
-        segments = make_segments(config, len(task.catalog.train))
+        phases = make_phases(config, len(task.splits.train))
         state = read_state(Path(outcome.run_dir))
         assert state is not None and {change.epoch for change in config.changes} <= {a.epoch for a in state.lineage} | {
             2,
@@ -80,9 +80,9 @@ def test_settings_follow_the_exploits(population):
         }
         num_changed += len(config.changes)
         for record in epoch_records(Path(outcome.run_dir)):
-            segment = next(s for s in segments if record["epoch"] <= s.end_epoch)
-            assert record["lr"] == pytest.approx(segment.recipe.lr(record["step"]))
-            assert record["step"] == segment.recipe.steps_before(record["epoch"])
+            phase = next(s for s in phases if record["epoch"] <= s.end_epoch)
+            assert record["lr"] == pytest.approx(phase.recipe.lr(record["step"]))
+            assert record["step"] == phase.recipe.steps_before(record["epoch"])
         assert config_at(config, 6).recipe.base_lr == outcome.values["recipe.base_lr"]
     assert num_changed >= 2
 
@@ -94,7 +94,7 @@ def test_config_of_each_trial_repeats_it_without_a_population(population, tmp_pa
         config = load_config(Path(outcome.run_dir) / "config.yaml").config
         run_dir = tmp_path / str(outcome.number)
         run_dir.mkdir()
-        job = TrainingJob(config=config, data=prepare_data(task.catalog, config.data), run_dir=run_dir)
+        job = TrainingJob(config=config, data=prepare_data(task.splits, config.data), run_dir=run_dir)
         assert tuple(r["val_top1"] for r in run_epochs(job, Worker())) == outcome.top1
         ours, theirs = (load_file(Path(d) / "model.safetensors") for d in (run_dir, outcome.run_dir))
         assert same(ours, theirs)

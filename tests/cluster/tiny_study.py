@@ -11,10 +11,10 @@ from typing import Any
 from raytricks.cluster.session import ray_session
 from raytricks.cluster.tune.driver import run_trials
 from raytricks.config import load_config
-from raytricks.data.catalog import hold_out
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
-from raytricks.recipe.facts import facts_of
+from raytricks.data.splits import hold_out
+from raytricks.recipe.dataset_stats import stats_of
 from raytricks.recipe.resolve import resolve_config
 from raytricks.tuning.study_task import StudyTask
 
@@ -46,13 +46,13 @@ def tiny_task(folder: Path, num_trials: int = 4, points=None, num_train: int = 9
     count = num_train + 60
     few = replace(found.train, images=found.train.images.subset(range(count)), labels=found.train.labels[:count])
     kept, held = hold_out(few, 60 / count, 0, found.class_names)
-    catalog = replace(found, train=kept, evaluation=held, test=None)
-    base, _ = resolve_config(config, facts_of(catalog))
+    splits = replace(found, train=kept, evaluation=held, test=None)
+    base, _ = resolve_config(config, stats_of(splits))
     values = [{"recipe.base_lr": lr, "recipe.global_batch_size": 32} for lr in LRS[:num_trials]]
     return StudyTask(
         base=base,
-        catalog=catalog,
-        data=prepare_data(catalog, base.data),
+        splits=splits,
+        data=prepare_data(splits, base.data),
         trials_dir=folder / "trials",
         points=tuple(points or values),
         num_trials=num_trials,

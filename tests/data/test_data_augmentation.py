@@ -16,7 +16,7 @@ from raytricks.data.augmentation import (
 )
 from raytricks.data.batches import evaluation_reader, training_reader
 from raytricks.data.randomness import sample_uniforms
-from raytricks.data.store import Canvas, RaggedStore, UniformStore
+from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore
 
 CPU = torch.device("cpu")
 PAPER_SCALE, PAPER_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -32,9 +32,9 @@ def photos(count: int, height: int, width: int) -> torch.Tensor:
     )
 
 
-def canvas(pixels: torch.Tensor) -> Canvas:
+def canvas(pixels: torch.Tensor) -> PaddedBatch:
     count, _, height, width = pixels.shape
-    return Canvas(pixels, np.full(count, height), np.full(count, width))
+    return PaddedBatch(pixels, np.full(count, height), np.full(count, width))
 
 
 def cropped(transform: Transform, images: torch.Tensor, samples: np.ndarray, seed: int, epoch: int) -> torch.Tensor:

@@ -160,17 +160,17 @@ def test_folder_names_the_files_that_are_no_images(tmp_path):
 
 def test_find_data_holds_a_fifth_out_of_a_plain_folder(tmp_path):
     write(tmp_path / "pets", *(f"{c}/{i}.png" for c in "ab" for i in range(10)))
-    catalog = find_data(DataConfig(path=str(tmp_path / "pets")), seed=0)
-    assert (catalog.name, catalog.class_names, catalog.test) == ("pets", ("a", "b"), None)
-    assert (len(catalog.train), len(catalog.evaluation)) == (16, 4)
-    assert catalog.evaluation.origin == "20% held out of the images"
+    splits = find_data(DataConfig(path=str(tmp_path / "pets")), seed=0)
+    assert (splits.name, splits.class_names, splits.test) == ("pets", ("a", "b"), None)
+    assert (len(splits.train), len(splits.evaluation)) == (16, 4)
+    assert splits.evaluation.origin == "20% held out of the images"
 
 
 def test_find_data_uses_the_splits_of_a_folder(tmp_path):
     write(tmp_path, *(f"{s}/{c}/{i}.png" for s in ("train", "val", "test") for c in "ab" for i in range(4)))
-    catalog = find_data(DataConfig(path=str(tmp_path), source="folder"), seed=0)
-    assert catalog.test is not None
-    assert (len(catalog.train), catalog.evaluation.origin, catalog.test.origin) == (8, "val", "test")
+    splits = find_data(DataConfig(path=str(tmp_path), source="folder"), seed=0)
+    assert splits.test is not None
+    assert (len(splits.train), splits.evaluation.origin, splits.test.origin) == (8, "val", "test")
     held = find_data(DataConfig(path=str(tmp_path), val_fraction=0.25), seed=0)
     assert (len(held.train), len(held.evaluation)) == (6, 2)
     assert "instead of the val folder" in held.notes[-1]
@@ -178,8 +178,8 @@ def test_find_data_uses_the_splits_of_a_folder(tmp_path):
 
 def test_find_data_evaluates_on_test_when_there_is_no_val(tmp_path):
     write(tmp_path, *(f"{s}/{c}/{i}.png" for s in ("train", "test") for c in "ab" for i in range(4)))
-    catalog = find_data(DataConfig(path=str(tmp_path)), seed=0)
-    assert (len(catalog.train), catalog.evaluation.origin, catalog.test) == (8, "test", None)
+    splits = find_data(DataConfig(path=str(tmp_path)), seed=0)
+    assert (len(splits.train), splits.evaluation.origin, splits.test) == (8, "test", None)
 
 
 def test_find_data_needs_something_to_evaluate_on(tmp_path):

@@ -44,11 +44,11 @@ def error_of(directory: Path, **config) -> str:
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("source", ["auto", "idx"])
 def test_idx_files_give_back_what_was_written(tmp_path, zipped, source):
-    catalog = find_data(DataConfig(source=source, path=str(write(tmp_path / "mine", zipped=zipped))), seed=0)
-    assert (catalog.name, catalog.class_names, catalog.test) == ("mine", tuple("0123456789"), None)
+    splits = find_data(DataConfig(source=source, path=str(write(tmp_path / "mine", zipped=zipped))), seed=0)
+    assert (splits.name, splits.class_names, splits.test) == ("mine", tuple("0123456789"), None)
     for split, rows, origin in (
-        (catalog.train, slice(0, 100), "train"),
-        (catalog.evaluation, slice(100, 140), "t10k"),
+        (splits.train, slice(0, 100), "train"),
+        (splits.evaluation, slice(100, 140), "t10k"),
     ):
         assert np.array_equal(split.images.pixels, IMAGES[rows, None])
         assert np.array_equal(split.labels, LABELS[rows])
@@ -58,9 +58,9 @@ def test_idx_files_give_back_what_was_written(tmp_path, zipped, source):
 
 
 def test_idx_test_split_is_kept_for_the_end_when_a_part_is_held_out(tmp_path):
-    catalog = find_data(DataConfig(path=str(write(tmp_path)), val_fraction=0.2), seed=0)
-    assert catalog.test is not None
-    assert (len(catalog.train), len(catalog.evaluation), len(catalog.test)) == (80, 20, 40)
+    splits = find_data(DataConfig(path=str(write(tmp_path)), val_fraction=0.2), seed=0)
+    assert splits.test is not None
+    assert (len(splits.train), len(splits.evaluation), len(splits.test)) == (80, 20, 40)
 
 
 @pytest.mark.parametrize("missing", [TRAIN_LABELS, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
@@ -193,18 +193,18 @@ def test_fashion_mnist_is_refused_with_the_remedies_when_it_is_nowhere(tmp_path,
 def test_fashion_mnist_of_the_system():
     if not Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
-    catalog = find_data(DataConfig(source="fashion_mnist"), seed=0)
-    assert (catalog.name, catalog.num_classes) == ("fashion_mnist", 10)
-    assert np.bincount(catalog.train.labels).tolist() == [6000] * 10
-    assert np.bincount(catalog.evaluation.labels).tolist() == [1000] * 10
-    assert catalog.train.images.pixels.shape == (60000, 1, 28, 28)
-    assert catalog.train.images.pixels.mean() / 255 == pytest.approx(0.2860, abs=1e-4)  # widely published
+    splits = find_data(DataConfig(source="fashion_mnist"), seed=0)
+    assert (splits.name, splits.num_classes) == ("fashion_mnist", 10)
+    assert np.bincount(splits.train.labels).tolist() == [6000] * 10
+    assert np.bincount(splits.evaluation.labels).tolist() == [1000] * 10
+    assert splits.train.images.pixels.shape == (60000, 1, 28, 28)
+    assert splits.train.images.pixels.mean() / 255 == pytest.approx(0.2860, abs=1e-4)  # widely published
 
 
 def test_digits_are_scikit_learns():
-    catalog = find_data(DataConfig(source="digits"), seed=0)
-    assert (catalog.name, catalog.class_names) == ("digits", tuple("0123456789"))
-    assert (len(catalog.train), len(catalog.evaluation), catalog.test) == (1438, 359, None)
-    both = np.concatenate([catalog.train.images.pixels, catalog.evaluation.images.pixels])
+    splits = find_data(DataConfig(source="digits"), seed=0)
+    assert (splits.name, splits.class_names) == ("digits", tuple("0123456789"))
+    assert (len(splits.train), len(splits.evaluation), splits.test) == (1438, 359, None)
+    both = np.concatenate([splits.train.images.pixels, splits.evaluation.images.pixels])
     assert (both.dtype, both.shape, both.min(), both.max()) == (np.uint8, (1797, 1, 8, 8), 0, 255)
     assert np.array_equal(np.sort(both.sum((1, 2, 3))), np.sort(IMAGES.sum((1, 2))))

@@ -19,11 +19,11 @@ import pytest
 from sklearn.datasets import load_digits, load_sample_images
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.catalog import ArrayImages
 from raytricks.data.decode import DecodeSpec, decode_bytes
 from raytricks.data.loading import find_data, find_splits
 from raytricks.data.pack import PackResult, pack
 from raytricks.data.shard_format import STATE_FILE
+from raytricks.data.splits import ArrayImages
 from raytricks.errors import ConfigError, DataError, RaytricksError
 
 PHOTOS = load_sample_images().images
@@ -394,8 +394,8 @@ def test_pack_leaves_unreadable_images_out_and_lists_them(corrupt, tmp_path):
         *(f"odd/{i:02}.png" for i in (1, 3, 7, 11)),
     ]
     assert [row["label"] for row in rows] == [0] * 5 + [1] * 4
-    catalog = find_data(DataConfig(path=str(tmp_path / "out")), 0)
-    assert "3 unreadable images were left out" in catalog.notes[0]
+    splits = find_data(DataConfig(path=str(tmp_path / "out")), 0)
+    assert "3 unreadable images were left out" in splits.notes[0]
 
 
 def test_pack_of_too_many_unreadable_images_lists_them_and_goes_on_later(corrupt, tmp_path):

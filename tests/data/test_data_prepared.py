@@ -12,7 +12,6 @@ from torchvision.transforms.v2 import functional as F
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.batches import TrainBatches, evaluation_batches
-from raytricks.data.catalog import ArrayImages, Catalog, Split
 from raytricks.data.decoding_store import FileStore
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import (
@@ -23,9 +22,10 @@ from raytricks.data.prepared import (
     channel_statistics,
     prepare_data,
 )
+from raytricks.data.splits import ArrayImages, DatasetSplits, Split
 from raytricks.data.store import RaggedStore, UniformStore
 from raytricks.errors import DataError
-from raytricks.recipe.facts import facts_of
+from raytricks.recipe.dataset_stats import stats_of
 from raytricks.recipe.resolve import resolve_data
 
 CPU = torch.device("cpu")
@@ -48,15 +48,15 @@ def mixed(tmp_path_factory) -> Path:
 
 def prepared(**settings) -> PreparedData:
     config = DataConfig(**settings)
-    catalog = find_data(config, seed=0)
-    return prepare_data(catalog, resolve_data(config, facts_of(catalog)))
+    splits = find_data(config, seed=0)
+    return prepare_data(splits, resolve_data(config, stats_of(splits)))
 
 
 def arrays(pixels: np.ndarray, **settings) -> PreparedData:
     """Prepare decoded images that are both trained and evaluated on."""
     split = Split(np.arange(len(pixels)) % 2, ArrayImages(pixels), "all")
-    catalog = Catalog("arrays", ("a", "b"), split, split)
-    return prepare_data(catalog, resolve_data(DataConfig(**settings), facts_of(catalog)))
+    splits = DatasetSplits("arrays", ("a", "b"), split, split)
+    return prepare_data(splits, resolve_data(DataConfig(**settings), stats_of(splits)))
 
 
 def train_inputs(data: PreparedData) -> list[torch.Tensor]:

@@ -20,7 +20,6 @@ import torch
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.batches import TrainBatches, evaluation_batches
-from raytricks.data.catalog import FileImages, ShardImages
 from raytricks.data.decode import DecodeSpec
 from raytricks.data.decoding_store import ShardStore
 from raytricks.data.info import verify_shards
@@ -29,10 +28,11 @@ from raytricks.data.pack import pack
 from raytricks.data.prepared import PreparedData, prepare_data
 from raytricks.data.shard_format import DATASET_FILE, Dataset, read_dataset
 from raytricks.data.sources.shards import load_shards
+from raytricks.data.splits import FileImages, ShardImages
 from raytricks.data.storage import LocalStorage
 from raytricks.data.store import RaggedStore, UniformStore
 from raytricks.errors import DataError
-from raytricks.recipe.facts import facts_of
+from raytricks.recipe.dataset_stats import stats_of
 from raytricks.recipe.resolve import resolve_data
 
 CPU = torch.device("cpu")
@@ -75,8 +75,8 @@ def copy(packed, tmp_path) -> Path:
 
 def prepared(**settings) -> PreparedData:
     config = DataConfig(**settings)
-    catalog = find_data(config, seed=0)
-    return prepare_data(catalog, resolve_data(config, facts_of(catalog)))
+    splits = find_data(config, seed=0)
+    return prepare_data(splits, resolve_data(config, stats_of(splits)))
 
 
 def batches_of(data: PreparedData) -> list[torch.Tensor]:
@@ -128,7 +128,7 @@ def test_shards_train_as_the_folder_does_bit_for_bit(folder, packed, settings, c
 
 def test_shards_have_the_facts_of_the_folder(folder, packed):
     ours, theirs = (find_data(DataConfig(path=str(path)), seed=0) for path in (packed, folder))
-    assert facts_of(ours) == facts_of(theirs)
+    assert stats_of(ours) == stats_of(theirs)
     assert (ours.name, ours.class_names, ours.notes) == ("flowers", ("class0", "class1"), ())
     for one, other in ((ours.train, theirs.train), (ours.evaluation, theirs.evaluation)):
         assert one.origin == other.origin

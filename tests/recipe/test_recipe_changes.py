@@ -9,7 +9,7 @@ from raytricks.config import ExperimentConfig, dotted_keys, dump_yaml, flatten, 
 from raytricks.config.changes import CHANGEABLE, changeable_keys, changed_config
 from raytricks.config.schema import Change
 from raytricks.errors import ConfigError, DataError
-from raytricks.recipe.changes import config_at, epoch_ends, make_segments
+from raytricks.recipe.phases import config_at, epoch_ends, make_phases
 from raytricks.recipe.recipe import make_recipe
 
 BASE = {
@@ -225,7 +225,7 @@ def test_changes_made_in_python_are_checked_when_they_are_used():
     with pytest.raises(ConfigError, match=r"^changes\[0\]: recipe.epochs cannot change"):
         config_at(config, 2)
     with pytest.raises(ConfigError, match=r"^changes\[0\]: recipe.epochs cannot change"):
-        make_segments(config, 100)
+        make_phases(config, 100)
 
 
 # -- files --------------------------------------------------------------------------------
@@ -255,14 +255,14 @@ def test_changes_are_read_like_other_values(tmp_path):
 # -- steps and learning rates -------------------------------------------------------------
 
 
-def test_segments_count_steps_by_hand():
+def test_phases_count_steps_by_hand():
     config = config_of((3, {"recipe.global_batch_size": 24}), (7, {"recipe.global_batch_size": 100}))
-    segments = make_segments(config, 100)
-    recipes = [segment.recipe for segment in segments]
+    phases = make_phases(config, 100)
+    recipes = [phase.recipe for phase in phases]
     assert [r.steps_per_epoch for r in recipes] == [6, 4, 1]  # 100 // 16, 100 // 24, 100 // 100
     assert [(r.first_epoch, r.first_step) for r in recipes] == [(0, 0), (3, 18), (7, 34)]
-    assert [(s.end_epoch, s.end_step) for s in segments] == [(3, 18), (7, 34), (10, 37)]
-    assert epoch_ends(segments) == [6, 12, 18, 22, 26, 30, 34, 35, 36, 37]
+    assert [(s.end_epoch, s.end_step) for s in phases] == [(3, 18), (7, 34), (10, 37)]
+    assert epoch_ends(phases) == [6, 12, 18, 22, 26, 30, 34, 35, 36, 37]
     assert [recipes[1].epoch_of(step) for step in (19, 22, 23, 34)] == [3, 3, 4, 6]
     assert [step for step in range(19, 35) if recipes[1].ends_epoch(step)] == [22, 26, 30, 34]
     assert [recipes[1].steps_before(epoch) for epoch in (3, 4, 7)] == [18, 22, 34]
@@ -270,9 +270,9 @@ def test_segments_count_steps_by_hand():
 
 @pytest.mark.parametrize(("scaling", "factor"), [("linear", 24 / 256), ("sqrt", math.sqrt(24 / 256)), ("none", 1.0)])
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_segment_lr_goes_on_along_the_changed_curve(scaling, factor, epoch):
+def test_phase_lr_goes_on_along_the_changed_curve(scaling, factor, epoch):
     config = config_of((epoch, {"recipe.global_batch_size": 24, "recipe.base_lr": 0.4}), tricks__lr_scaling=scaling)
-    recipe = make_segments(config, 100)[1].recipe  # 4 steps an epoch, warmup of 8 steps, 40 in all
+    recipe = make_phases(config, 100)[1].recipe  # 4 steps an epoch, warmup of 8 steps, 40 in all
     for made in range(4 * (10 - epoch)):
         position = 4 * epoch + made  # updates that a run with this batch would have made
         warmup = min(1, (position + 1) / 8)
@@ -280,26 +280,26 @@ def test_segment_lr_goes_on_along_the_changed_curve(scaling, factor, epoch):
         assert recipe.lr(6 * epoch + made + 1) == pytest.approx(0.4 * factor * warmup * decay, rel=1e-12)
 
 
-def test_segment_lr_of_a_milestone_falls_at_the_same_epoch():
+def test_phase_lr_of_a_milestone_falls_at_the_same_epoch():
     step_decay = {"tricks__decay__kind": "step", "tricks__decay__milestones": (0.5,), "tricks__lr_scaling": "none"}
-    recipe = make_segments(config_of((3, {"recipe.global_batch_size": 24}), **step_decay), 100)[1].recipe
+    recipe = make_phases(config_of((3, {"recipe.global_batch_size": 24}), **step_decay), 100)[1].recipe
     assert [recipe.lr(step) for step in (18 + 8, 18 + 9)] == pytest.approx([0.1, 0.01])  # after two more epochs
 
 
-def test_segment_without_changes_is_the_recipe():
+def test_phase_without_changes_is_the_recipe():
     config = config_of()
-    (segment,) = make_segments(config, 100)
-    assert segment.recipe == make_recipe(config, 100)
-    assert segment.config == config and segment.end_step == segment.recipe.total_steps == 60
+    (phase,) = make_phases(config, 100)
+    assert phase.recipe == make_recipe(config, 100)
+    assert phase.config == config and phase.end_step == phase.recipe.total_steps == 60
 
 
-def test_segment_landmarks_are_those_of_its_curve():
+def test_phase_landmarks_are_those_of_its_curve():
     config = config_of((3, {"recipe.base_lr": 0.2}))
-    changed = make_segments(config, 100)[1].recipe.as_dict()
+    changed = make_phases(config, 100)[1].recipe.as_dict()
     assert changed["lr_at"] == make_recipe(config_at(config, 3), 100).as_dict()["lr_at"]
     assert (changed["first_epoch"], changed["first_step"]) == (3, 18)
 
 
-def test_segment_batch_larger_than_the_data_is_refused():
+def test_phase_batch_larger_than_the_data_is_refused():
     with pytest.raises(DataError, match=r"^changes\[1\]: recipe.global_batch_size is 101, .*use at most 100$"):
-        make_segments(config_of((1, {}), (3, {"recipe.global_batch_size": 101})), 100)
+        make_phases(config_of((1, {}), (3, {"recipe.global_batch_size": 101})), 100)

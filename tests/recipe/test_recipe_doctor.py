@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 from raytricks.config import dotted_keys, load_config
 from raytricks.data.loading import find_data
 from raytricks.errors import ConfigError
+from raytricks.recipe.dataset_stats import DatasetStats, stats_of
 from raytricks.recipe.doctor import RULES, Finding, TeacherFacts, diagnose, refuse, teacher_facts
-from raytricks.recipe.facts import DataFacts, facts_of
 from raytricks.recipe.preset import preset_for
 from raytricks.recipe.recipe import make_recipe
 from raytricks.recipe.resolve import resolve_config
@@ -22,23 +22,23 @@ CODES = [rule.__name__.replace("_", "-") for rule in RULES]
 CLASSES = tuple("abc")
 
 
-def named(name: str) -> DataFacts:
-    return DataFacts(name, 51_200, 10, 32, True, False)
+def named(name: str) -> DatasetStats:
+    return DatasetStats(name, 51_200, 10, 32, True, False)
 
 
 TILES = named("tiles")
-PHOTOS = DataFacts("photos", 51_200, 10, 375, False, False)
-IMAGENET = DataFacts("imagenet", 1_281_167, 1000, 375, False, False)
+PHOTOS = DatasetStats("photos", 51_200, 10, 375, False, False)
+IMAGENET = DatasetStats("imagenet", 1_281_167, 1000, 375, False, False)
 DISTIL = {"tricks.distillation.teacher": "runs/teacher"}
 TEACHER = TeacherFacts(CLASSES, 0.0)
 SMOOTHED = TeacherFacts(CLASSES, 0.1)
 
 
-def findings_of(settings: dict[str, Any], facts: DataFacts = TILES, **machine: Any) -> list[Finding]:
+def findings_of(settings: dict[str, Any], stats: DatasetStats = TILES, **machine: Any) -> list[Finding]:
     """Diagnose the defaults with some settings changed, on a GPU unless `machine` says otherwise."""
-    config, _ = resolve_config(load_config(None, settings).config, facts)
+    config, _ = resolve_config(load_config(None, settings).config, stats)
     machine = {"device_type": "cuda", "precision": "bf16", "class_names": CLASSES} | machine
-    return diagnose(config, facts, make_recipe(config, facts.num_train), **machine)
+    return diagnose(config, stats, make_recipe(config, stats.num_train), **machine)
 
 
 # code: (settings that trip it, the nearest that do not); keys without a dot go to findings_of
@@ -213,13 +213,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "imagenet-stem-small-images",
         {"model.name": "timm:resnext50_32x4d"},
-        {"model.name": "timm:resnext50_32x4d", "facts": PHOTOS},
+        {"model.name": "timm:resnext50_32x4d", "stats": PHOTOS},
     ),
     (
         "pretrained-normalization",
-        {"facts": PHOTOS, "model.name": "torchvision:resnet18", "model.pretrained": True},
+        {"stats": PHOTOS, "model.name": "torchvision:resnet18", "model.pretrained": True},
         {
-            "facts": PHOTOS,
+            "stats": PHOTOS,
             "model.name": "torchvision:resnet18",
             "model.pretrained": True,
             "data.normalization": "imagenet",
@@ -227,19 +227,19 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ),
     (
         "pretrained-normalization",
-        {"facts": PHOTOS, "model.name": "torchvision:resnet18", "model.init_from": "resnet18-f37072fd.pth"},
-        {"facts": PHOTOS, "model.name": "torchvision:resnet18", "model.init_from": "runs/a"},
+        {"stats": PHOTOS, "model.name": "torchvision:resnet18", "model.init_from": "resnet18-f37072fd.pth"},
+        {"stats": PHOTOS, "model.name": "torchvision:resnet18", "model.init_from": "runs/a"},
     ),
     (
         "pretrained-normalization",
-        {"facts": PHOTOS, "model.name": "timm:resnet18", "model.init_from": "w.pth"},
-        {"facts": PHOTOS, "model.name": "resnet18", "model.init_from": "w.pth"},
+        {"stats": PHOTOS, "model.name": "timm:resnet18", "model.init_from": "w.pth"},
+        {"stats": PHOTOS, "model.name": "resnet18", "model.init_from": "w.pth"},
     ),
-    ("mirrored-digits", {"facts": named("MNIST")}, {"facts": named("fashion_mnist")}),
-    ("mirrored-digits", {"facts": named("digits")}, {"facts": named("digits"), "data.horizontal_flip": False}),
-    ("mirrored-digits", {"facts": named("emnist-letters")}, {"facts": named("dataset-fashion-mnist")}),
-    ("mirrored-digits", {"facts": named("svhn_2")}, {"facts": named("svhn_2"), "data.augmentation": "none"}),
-    ("mirrored-digits", {"facts": named("mnist")}, {"facts": named("pathmnist")}),
+    ("mirrored-digits", {"stats": named("MNIST")}, {"stats": named("fashion_mnist")}),
+    ("mirrored-digits", {"stats": named("digits")}, {"stats": named("digits"), "data.horizontal_flip": False}),
+    ("mirrored-digits", {"stats": named("emnist-letters")}, {"stats": named("dataset-fashion-mnist")}),
+    ("mirrored-digits", {"stats": named("svhn_2")}, {"stats": named("svhn_2"), "data.augmentation": "none"}),
+    ("mirrored-digits", {"stats": named("mnist")}, {"stats": named("pathmnist")}),
     ("fp16-on-cpu", {"device_type": "cpu", "precision": "fp16"}, {"device_type": "cuda", "precision": "fp16"}),
     ("fp16-on-cpu", {"device_type": "cpu", "precision": "fp16"}, {"device_type": "cpu", "precision": "bf16"}),
     (
@@ -281,8 +281,8 @@ def test_doctor_every_rule_has_a_case_and_a_row_in_the_docs():
 
 
 def test_doctor_defaults_are_sound():
-    for facts in (TILES, PHOTOS, IMAGENET):
-        assert findings_of({}, facts) == []
+    for stats in (TILES, PHOTOS, IMAGENET):
+        assert findings_of({}, stats) == []
 
 
 def test_doctor_reports_all_that_is_wrong_in_the_order_of_the_rules():
@@ -312,12 +312,12 @@ def test_doctor_remedies_with_a_number_heal():
     healed = load_config(None, {"recipe.global_batch_size": 512, "recipe.base_lr": 0.05}).config
     assert make_recipe(healed, 51_200).peak_lr == pytest.approx(0.1)
     for steps in (1, 7, 1000, 3_000_000):
-        facts = DataFacts("tiles", 8 * steps, 10, 32, True, False)
+        stats = DatasetStats("tiles", 8 * steps, 10, 32, True, False)
         settings = {"recipe.epochs": 1, "recipe.global_batch_size": 8, "tricks.warmup.epochs": 0.0}
-        (found,) = findings_of(settings | {"tricks.ema.decay": 1 - 1e-9}, facts)
+        (found,) = findings_of(settings | {"tricks.ema.decay": 1 - 1e-9}, stats)
         decay = float(found.remedy.split("=")[1].split()[0])
         assert 0 <= decay < 1
-        assert findings_of(settings | {"tricks.ema.decay": decay}, facts) == []
+        assert findings_of(settings | {"tricks.ema.decay": decay}, stats) == []
     long = {"recipe.epochs": 7, "tricks.warmup.epochs": 1.0}
     assert findings_of(long)[0].remedy == "set tricks.warmup.epochs to 0.7 or less"
     assert findings_of(long | {"tricks.warmup.epochs": 0.7}) == []
@@ -325,23 +325,23 @@ def test_doctor_remedies_with_a_number_heal():
 
 @pytest.mark.parametrize("epochs", [None, *range(1, 131)])
 def test_doctor_finds_nothing_in_a_preset(epochs):
-    for facts in (TILES, PHOTOS, IMAGENET, DataFacts("few", 300, 3, 28, True, True)):
-        assert findings_of(preset_for(facts, epochs), facts) == []
+    for stats in (TILES, PHOTOS, IMAGENET, DatasetStats("few", 300, 3, 28, True, True)):
+        assert findings_of(preset_for(stats, epochs), stats) == []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_doctor_finds_nothing_in_a_shipped_config(path):
     config = load_config(path).config
     if config.data.source == "digits":
-        facts = facts_of(find_data(config.data, config.seed))
+        stats = stats_of(find_data(config.data, config.seed))
     elif config.data.source == "fashion_mnist":
-        facts = DataFacts("fashion_mnist", 60_000, 10, 28, True, True)
+        stats = DatasetStats("fashion_mnist", 60_000, 10, 28, True, True)
     else:
-        facts = IMAGENET
-    config, _ = resolve_config(config, facts)
-    recipe = make_recipe(config, facts.num_train)
+        stats = IMAGENET
+    config, _ = resolve_config(config, stats)
+    recipe = make_recipe(config, stats.num_train)
     for device_type, precision in (("cpu", "fp32"), ("cuda", "bf16")):
-        assert diagnose(config, facts, recipe, device_type=device_type, precision=precision) == []
+        assert diagnose(config, stats, recipe, device_type=device_type, precision=precision) == []
 
 
 def test_doctor_refuses_all_findings_at_once():

@@ -8,7 +8,7 @@ import pytest
 
 from raytricks.api import plan_run
 from raytricks.config import load_config
-from raytricks.recipe.facts import DataFacts, facts_of
+from raytricks.recipe.dataset_stats import DatasetStats, stats_of
 from raytricks.recipe.preset import preset_for
 from raytricks.recipe.resolve import resolve_config
 
@@ -26,8 +26,8 @@ def image_folder(directory: Path, sizes: list[tuple[int, int]], mode: str = "RGB
     return directory
 
 
-def facts(side: int, num_train: int = 60_000, uniform: bool = True, gray: bool = False) -> DataFacts:
-    return DataFacts("data", num_train, 10, side, uniform, gray)
+def stats(side: int, num_train: int = 60_000, uniform: bool = True, gray: bool = False) -> DatasetStats:
+    return DatasetStats("data", num_train, 10, side, uniform, gray)
 
 
 @pytest.mark.parametrize(
@@ -60,26 +60,26 @@ def test_resolve_keeps_what_the_user_set(tmp_path):
 
 def test_resolve_zero_shift_is_not_open():
     config = load_config(None, {"data.source": "digits", "data.shift_pixels": 0}).config
-    assert resolve_config(config, facts(28))[0].data.shift_pixels == 0
+    assert resolve_config(config, stats(28))[0].data.shift_pixels == 0
 
 
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
 def test_resolve_model_of_others_has_no_stem_or_width(name):
     config = load_config(None, {"data.source": "digits", "model.name": name}).config
-    resolved, sources = resolve_config(config, facts(224))
+    resolved, sources = resolve_config(config, stats(224))
     assert (resolved.model.stem, resolved.model.width) == (None, None)
     assert not [key for key in sources if key.startswith("model.")]
 
 
 def test_resolve_twice_changes_nothing():
     config = load_config(None, {"data.source": "digits"}).config
-    once, _ = resolve_config(config, facts(28, gray=True))
-    assert resolve_config(once, facts(224)) == (once, {})
+    once, _ = resolve_config(config, stats(28, gray=True))
+    assert resolve_config(once, stats(224)) == (once, {})
 
 
 def test_facts_of_a_folder(tmp_path):
-    found = facts_of(plan_run(image_folder(tmp_path / "pets", [(50, 40)], "L"), FOUR_PER_CLASS).catalog)
-    assert found == DataFacts("pets", 6, 2, 40, False, True)
+    found = stats_of(plan_run(image_folder(tmp_path / "pets", [(50, 40)], "L"), FOUR_PER_CLASS).splits)
+    assert found == DatasetStats("pets", 6, 2, 40, False, True)
     assert found.size_text == "about 40 px"
 
 
@@ -93,7 +93,7 @@ def test_facts_of_a_folder(tmp_path):
     ],
 )
 def test_preset_by_size_and_number(side, num_train, epochs, batch, warmup, decay):
-    assert preset_for(facts(side, num_train)) == {
+    assert preset_for(stats(side, num_train)) == {
         "recipe.epochs": epochs,
         "recipe.global_batch_size": batch,
         "tricks.warmup.epochs": warmup,

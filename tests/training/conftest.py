@@ -11,7 +11,7 @@ from raytricks.config import load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import LabelledImages, PreparedData, prepare_data
 from raytricks.data.store import UniformStore
-from raytricks.recipe.facts import facts_of
+from raytricks.recipe.dataset_stats import stats_of
 from raytricks.recipe.resolve import resolve_config
 from raytricks.training.loop import TrainingJob
 
@@ -43,7 +43,7 @@ def make_job(tmp_path, digits_catalog) -> MakeJob:
 
     def make(name: str = "run", num_train: int = 64, num_evaluation: int = 50, **changes: object) -> TrainingJob:
         dotted = {key.replace("__", "."): value for key, value in changes.items()}
-        config, _ = resolve_config(load_config(None, TINY | dotted).config, facts_of(digits_catalog))
+        config, _ = resolve_config(load_config(None, TINY | dotted).config, stats_of(digits_catalog))
         data = prepare_data(digits_catalog, config.data)
         data = replace(data, train=_first(data.train, num_train), evaluation=_first(data.evaluation, num_evaluation))
         run_dir = tmp_path / name

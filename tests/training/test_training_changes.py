@@ -197,7 +197,7 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("recipe", RESUMED)
-@pytest.mark.parametrize("after_step", [8, 9])  # the end of a segment, and amid an epoch of the next one
+@pytest.mark.parametrize("after_step", [8, 9])  # the end of a phase, and amid an epoch of the next one
 def test_change_resumes_bit_for_bit(make_job, recipe, after_step):
     whole, parted = (make_job(name, **RUN, **RESUMED[recipe]) for name in ("whole", "parted"))
     train(whole)

@@ -23,7 +23,7 @@ from raytricks.errors import (
     RaytricksError,
 )
 from raytricks.report.progress import Reporter
-from raytricks.training.launch import begin_launch, require_visible
+from raytricks.training.fencing import begin_launch, require_visible
 
 SETTINGS = {
     "data.source": "digits",

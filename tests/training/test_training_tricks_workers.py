@@ -9,7 +9,7 @@ from raytricks.data.batches import TrainBatches
 from raytricks.data.order import epoch_order
 from raytricks.recipe.augmentation import image_tricks
 from raytricks.recipe.blending import blends_images
-from raytricks.recipe.execution import plan_execution
+from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
 from raytricks.training.distillation import make_teaching
 from raytricks.training.loop import TrainingJob, _Run, run_epochs
@@ -25,7 +25,7 @@ def first_gradient(worker: Worker, job: TrainingJob) -> list[Tensor]:
     torch.set_default_dtype(torch.float64)
     try:
         config = job.config
-        execution = plan_execution(config, num_workers=worker.world_size, device_type="cpu")
+        parallel = plan_parallel(config, num_workers=worker.world_size, device_type="cpu")
         state = build_state(config, class_names=job.data.class_names, worker=worker, precision="fp32")
         batches = TrainBatches(
             data=job.data.train,
@@ -33,13 +33,13 @@ def first_gradient(worker: Worker, job: TrainingJob) -> list[Tensor]:
             global_batch_size=config.recipe.global_batch_size,
             rank=worker.rank,
             world_size=worker.world_size,
-            images_per_device=execution.micro_batch_size,
+            images_per_device=parallel.micro_batch_size,
             seed=config.seed,
             image_tricks=image_tricks(config.tricks, job.data.channels),
             device=worker.device,
             with_neighbours=blends_images(config),
         )
-        teaching = make_teaching(config, job.data, batches, worker, execution)
+        teaching = make_teaching(config, job.data, batches, worker, parallel)
         logits = (lambda batch, inputs: teaching.logits(batch, inputs.double())) if teaching else None
         stepper = Stepper(config, make_recipe(config, len(job.data.train)), state, worker, "fp32", logits)
         stepper.begin()

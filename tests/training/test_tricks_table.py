@@ -18,10 +18,10 @@ from raytricks.data.prepared import LabelledImages, prepare_data
 from raytricks.data.store import UniformStore
 from raytricks.recipe.augmentation import image_tricks
 from raytricks.recipe.blending import blends_images
-from raytricks.recipe.execution import plan_execution
-from raytricks.recipe.facts import facts_of
+from raytricks.recipe.dataset_stats import stats_of
+from raytricks.recipe.image_sizes import training_sides
+from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
-from raytricks.recipe.resolution import training_sides
 from raytricks.recipe.resolve import resolve_config
 from raytricks.training.distillation import make_teaching
 from raytricks.training.loop import TrainingJob, run_epochs
@@ -70,13 +70,13 @@ class Trial:
 @pytest.fixture(scope="module")
 def workbench(tmp_path_factory):
     """Return a function that makes a trial of settings; all share the data and one trained teacher."""
-    catalog = find_data(load_config(None, PLAIN).config.data, 0)
+    splits = find_data(load_config(None, PLAIN).config.data, 0)
     folder = tmp_path_factory.mktemp("tricks")
 
     def resolved(settings):
-        return resolve_config(load_config(None, PLAIN | settings).config, facts_of(catalog))[0]
+        return resolve_config(load_config(None, PLAIN | settings).config, stats_of(splits))[0]
 
-    data = prepare_data(catalog, resolved({}).data)
+    data = prepare_data(splits, resolved({}).data)
     teacher_dir = folder / "teacher"
     teacher_dir.mkdir()
     few = _first(data, 32)
@@ -86,8 +86,8 @@ def workbench(tmp_path_factory):
     def make(settings) -> Trial:
         settings = {k: str(teacher_dir) if v == TEACHER else v for k, v in settings.items()}
         config = resolved(settings)
-        execution = plan_execution(config, num_workers=1, device_type="cpu")
-        state = build_state(config, class_names=data.class_names, worker=Worker(), precision=execution.precision)
+        parallel = plan_parallel(config, num_workers=1, device_type="cpu")
+        state = build_state(config, class_names=data.class_names, worker=Worker(), precision=parallel.precision)
         batches = TrainBatches(
             data=few.train,
             transform=data.transform,
@@ -101,10 +101,10 @@ def workbench(tmp_path_factory):
             with_neighbours=blends_images(config),
             sides=training_sides(config),
         )
-        teaching = make_teaching(config, data, batches, Worker(), execution)
+        teaching = make_teaching(config, data, batches, Worker(), parallel)
         logits = teaching.logits if teaching else None
         recipe = make_recipe(config, len(few.train))
-        stepper = Stepper(config, recipe, state, Worker(), execution.precision, logits)
+        stepper = Stepper(config, recipe, state, Worker(), parallel.precision, logits)
         return Trial(stepper, state, list(batches.epoch(0)))
 
     return make

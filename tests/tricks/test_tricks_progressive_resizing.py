@@ -12,9 +12,9 @@ from raytricks.config import load_config
 from raytricks.data.augmentation import Transform, resize_squares
 from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.prepared import prepare_data
-from raytricks.data.store import Canvas
+from raytricks.data.store import PaddedBatch
 from raytricks.errors import ConfigError
-from raytricks.recipe.resolution import input_sides, training_sides
+from raytricks.recipe.image_sizes import input_sides, training_sides
 from raytricks.tricks.progressive_resizing import training_side
 
 DIGITS = {"data.source": "digits", "data.image_size": 8, "model.name": "resnet8", "tricks.warmup.epochs": 0.0}
@@ -71,7 +71,7 @@ def batches_of(config, data, **changes) -> TrainBatches:
 def test_batches_have_the_side_of_their_epoch_and_evaluation_its_own(augmentation):
     settings = {"data.augmentation": augmentation, "data.train_size": (12, 20), "data.eval_size": 24}
     plan = plan_run(None, DIGITS | settings | {"recipe.epochs": 4})
-    data = prepare_data(plan.catalog, plan.config.data)
+    data = prepare_data(plan.splits, plan.config.data)
     batches = batches_of(plan.config, data)
     seen = [next(iter(batches.epoch(epoch))).inputs.shape[2:] for epoch in range(4)]
     assert seen == [(side, side) for side in training_sides(plan.config)] == [(12, 12), (16, 16), (16, 16), (20, 20)]
@@ -93,7 +93,7 @@ def test_epochs_of_the_whole_side_are_bit_equal_to_training_without():
     risen = plan.config.model_copy(
         update={"data": plan.config.data.model_copy(update={"train_size": (4, 8), "train_size_ramp": (0.0, 0.5)})}
     )
-    data = prepare_data(plan.catalog, risen.data)
+    data = prepare_data(plan.splits, risen.data)
     ours, plain = batches_of(risen, data), replace(batches_of(plan.config, data), sides=None)
     first, second = (next(iter(b.epoch(3))).inputs for b in (ours, plain))
     assert torch.equal(first, second)
@@ -102,7 +102,7 @@ def test_epochs_of_the_whole_side_are_bit_equal_to_training_without():
 
 def test_evaluation_refuses_squares_that_were_not_stored_for_it():
     transform = Transform(kind="none", image_size=16, mean=(0.5,), std=(0.5,), stored_side=32)
-    canvas = Canvas(torch.zeros(1, 1, 16, 16, dtype=torch.uint8), *[np.array([16])] * 2)
+    canvas = PaddedBatch(torch.zeros(1, 1, 16, 16, dtype=torch.uint8), *[np.array([16])] * 2)
     with pytest.raises(ValueError, match="must be 32 x 32"):
         transform.evaluate(canvas, torch.device("cpu"))
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from raytricks.config import load_config
-from raytricks.data.catalog import hold_out
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
-from raytricks.recipe.facts import facts_of
+from raytricks.data.splits import hold_out
+from raytricks.recipe.dataset_stats import stats_of
 from raytricks.recipe.resolve import resolve_config
 from raytricks.training.loop import run_epochs
 from raytricks.training.worker import Worker
@@ -39,7 +39,7 @@ LRS = (0.1, 0.05, 0.2, 0.4, 0.02, 0.8, 0.03, 0.3)
 
 @pytest.fixture(scope="session")
 def digits():
-    """The catalog of a search: 96 images to train on, 60 to rank trials by."""
+    """The splits of a search: 96 images to train on, 60 to rank trials by."""
     found = find_data(load_config(None, TINY).config.data, 0)
     few = found.train.images.subset(range(156))  # type: ignore[arg-type]
     train = replace(found.train, images=few, labels=found.train.labels[:156])
@@ -53,11 +53,11 @@ def make_task(tmp_path, digits) -> Callable[..., StudyTask]:
 
     def make(num_trials: int = 2, points=None, folder: str = "trials", **changes) -> StudyTask:
         dotted = {key.replace("__", "."): value for key, value in changes.items()}
-        base, _ = resolve_config(load_config(None, TINY | dotted).config, facts_of(digits))
+        base, _ = resolve_config(load_config(None, TINY | dotted).config, stats_of(digits))
         values = [{"recipe.base_lr": lr, "recipe.global_batch_size": 32} for lr in LRS[:num_trials]]
         return StudyTask(
             base=base,
-            catalog=digits,
+            splits=digits,
             data=prepare_data(digits, base.data),
             trials_dir=tmp_path / folder,
             points=tuple(points or values),
@@ -73,7 +73,7 @@ def open_trial():
     opened: list[TrialRun] = []
 
     def open_it(task: StudyTask, number: int = 0, values=None, train=None) -> TrialRun:
-        data = TrialData(task.catalog, task.base, task.data)
+        data = TrialData(task.splits, task.base, task.data)
         run = TrialRun(task, number, values, data=data, train=train or (lambda job: run_epochs(job, Worker())))
         opened.append(run)
         return run

@@ -14,8 +14,8 @@ from raytricks.config import load_config
 from raytricks.config.schema import Change
 from raytricks.errors import CheckpointError, ConfigError
 from raytricks.training.records import read_records
-from raytricks.tuning import adoption
-from raytricks.tuning.adoption import adopt_state, export_state, finish_adoption
+from raytricks.tuning import exploit
+from raytricks.tuning.exploit import adopt_state, export_state, finish_adoption
 from raytricks.tuning.trial_files import (
     Adoption,
     TrialState,
@@ -132,8 +132,8 @@ def test_adopted_trial_trains_on_with_its_new_values_and_its_config_repeats_it(p
     run = open_trial(task, 1)
     records = list(run.epochs())
     steps = [record["step"] for record in records]
-    per_epoch = len(task.catalog.train) // 32
-    assert steps[:2] == [per_epoch, 2 * per_epoch] and steps[3] - steps[2] == len(task.catalog.train) // 16
+    per_epoch = len(task.splits.train) // 32
+    assert steps[:2] == [per_epoch, 2 * per_epoch] and steps[3] - steps[2] == len(task.splits.train) // 16
     again = open_trial(replace(task, trials_dir=tmp_path / "repeated"), 0)
     state = replace(again.state, root_values=run.state.root_values, changes=run.state.changes)
     again.state = state
@@ -226,10 +226,10 @@ def test_kill_during_an_adoption_leaves_the_old_state_or_the_new(pair, monkeypat
         patch.setattr(Path, "rename", counted(Path.rename))
         patch.setattr(Path, "replace", counted(Path.replace))
         patch.setattr(Path, "rmdir", counted(Path.rmdir))
-        patch.setattr(adoption.shutil, "copytree", counted(shutil.copytree))
+        patch.setattr(exploit.shutil, "copytree", counted(shutil.copytree))
         with pytest.raises(Killed):
             adopt_state(recipient, exported, HALF, task.base)
-    is_new = (recipient / adoption.ADOPTED).exists()
+    is_new = (recipient / exploit.ADOPTED).exists()
     assert len(epoch_records(recipient)) == (2 if is_new else 1)
     assert len(read_state(recipient).lineage) == is_new  # type: ignore[union-attr]
     finish_adoption(recipient)
@@ -237,4 +237,4 @@ def test_kill_during_an_adoption_leaves_the_old_state_or_the_new(pair, monkeypat
     assert len(epoch_records(recipient)) == (2 if is_new else 1)
     changes = load_config(recipient / "config.yaml").config.changes
     assert changes == ((Change(epoch=2, values=HALF),) if is_new else ())
-    assert not (recipient / adoption.ADOPTED).exists() and not list(recipient.glob(".tmp*"))
+    assert not (recipient / exploit.ADOPTED).exists() and not list(recipient.glob(".tmp*"))

@@ -28,10 +28,10 @@ def test_trial_is_a_finished_run_directory_with_its_own_values(make_task, open_t
     assert epochs_of(records) == [1, 2, 3, 4]
     config = load_config(run.trial_dir / "config.yaml").config
     assert (config.recipe.base_lr, config.recipe.global_batch_size, config.seed) == (0.25, 16, task.base.seed)
-    assert records[-1]["step"] == 4 * (len(task.catalog.train) // 16)
+    assert records[-1]["step"] == 4 * (len(task.splits.train) // 16)
     assert (run.trial_dir / "model.safetensors").is_file()
     assert progress_of(run.trial_dir) == "4 of 4 epochs"
-    require_same_data(run.trial_dir, task.catalog)
+    require_same_data(run.trial_dir, task.splits)
     state = read_state(run.trial_dir)
     assert state is not None and state.status == "finished" and len(state.epoch_times) == 4
     assert list(state.epoch_times) == sorted(state.epoch_times)

@@ -184,21 +184,21 @@ def _train_steps(worker: Any) -> tuple[float, float]:
 
     from raytricks.data.loading import find_data
     from raytricks.data.prepared import prepare_data
-    from raytricks.recipe.facts import facts_of
+    from raytricks.recipe.dataset_stats import stats_of
     from raytricks.recipe.resolve import resolve_config
-    from raytricks.training.segments import share_segments
+    from raytricks.training.phases import share_phases
     from raytricks.training.state import build_state
     from raytricks.training.step import Stepper
 
     config = load_config(None, _SETTINGS).config
-    catalog = find_data(config.data, config.seed)
-    config, _ = resolve_config(config, facts_of(catalog))
-    data = prepare_data(catalog, config.data)
-    share = share_segments(config, data, worker)[0]
-    precision = share.execution.precision
+    splits = find_data(config.data, config.seed)
+    config, _ = resolve_config(config, stats_of(splits))
+    data = prepare_data(splits, config.data)
+    share = share_phases(config, data, worker)[0]
+    precision = share.parallel.precision
     state = build_state(config, class_names=data.class_names, worker=worker, precision=precision)
     stepper = Stepper(share.config, share.recipe, state, worker, precision)
-    state.trained.train()
+    state.ddp_model.train()
     loss = float("nan")
     for batch in islice(share.batches.epoch(0, 0), _NUM_STEPS):  # one micro-batch a step: no limit is set
         stepper.begin()

@@ -12,8 +12,8 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from raytricks.recipe.changes import config_at
-from raytricks.tuning.exploration import explore
+from raytricks.recipe.phases import config_at
+from raytricks.tuning.explore import explore
 from raytricks.tuning.rungs import first_rung, judged_span
 from raytricks.tuning.study_task import StudyTask
 from raytricks.tuning.trial_files import epoch_records, read_state, trial_config, trial_directory

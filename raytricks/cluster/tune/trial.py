@@ -12,7 +12,7 @@ from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import Record
 from raytricks.training.worker import Worker
-from raytricks.tuning.adoption import adopt_state, export_state
+from raytricks.tuning.exploit import adopt_state, export_state
 from raytricks.tuning.rungs import first_rung
 from raytricks.tuning.study_task import StudyTask
 from raytricks.tuning.trial_data import TrialData
@@ -35,7 +35,7 @@ class OneWorkerTrial(tune.Trainable):
         torch.set_num_threads(cpus)
         self._task = task
         self._worker = Worker(device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
-        self._data = TrialData(task.catalog, task.base, task.data)
+        self._data = TrialData(task.splits, task.base, task.data)
         self._is_pbt = task.base.tune.scheduler == "pbt"
         self._run: TrialRun | None = None
         self.reset_config(config)

@@ -1,1 +1,1 @@
-"""One file a kind of data set; each makes a Catalog, decoding as little as it can."""
+"""One file a kind of data set; each makes a DatasetSplits, decoding as little as it can."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from raytricks.data.catalog import ArrayImages, Split
+from raytricks.data.splits import ArrayImages, Split
 
 CLASS_NAMES = tuple("0123456789")
 _LARGEST_VALUE = 16  # the images hold 0..16

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from raytricks.data.catalog import FileImages, Split
 from raytricks.data.image_header import IMAGE_SUFFIXES, read_header
+from raytricks.data.splits import FileImages, Split
 from raytricks.errors import DataError
 
 LAYOUT = "wanted: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg with DIR/val/CLASS/*.jpg"

@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from raytricks.data.catalog import ArrayImages, Split
+from raytricks.data.splits import ArrayImages, Split
 from raytricks.errors import DataError
 
 FASHION_MNIST_CLASSES = (

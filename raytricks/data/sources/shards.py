@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raytricks.data.catalog import ShardImages, Split
 from raytricks.data.shard_format import SPLITS, Dataset, SplitEntry, read_dataset
 from raytricks.data.shard_reader import default_threads, read_index, require_size
+from raytricks.data.splits import ShardImages, Split
 from raytricks.data.storage import Storage, expand_user, storage_at
 from raytricks.errors import DataError
 

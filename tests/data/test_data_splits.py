@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from raytricks.data.catalog import ArrayImages, FileImages, Split, hold_out
+from raytricks.data.splits import ArrayImages, FileImages, Split, hold_out
 from raytricks.errors import DataError
 
 

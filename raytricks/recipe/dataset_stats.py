@@ -1,17 +1,17 @@
-"""The few facts about a data set that a recipe depends on."""
+"""The few stats about a data set that a recipe depends on."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from raytricks.data.catalog import Catalog
+from raytricks.data.splits import DatasetSplits
 
 LARGEST_SMALL_IMAGE = 64  # pixels; up to here the ImageNet stem would destroy the image
 
 
 @dataclass(frozen=True)
-class DataFacts:
-    """What the catalog says, condensed.
+class DatasetStats:
+    """What the splits says, condensed.
 
     Attributes:
         native_side: median shorter side of the training images, pixels.
@@ -32,16 +32,16 @@ class DataFacts:
         return f"{side}x{side}" if self.is_uniform_square else f"about {side} px"
 
 
-def facts_of(catalog: Catalog) -> DataFacts:
-    """Condense a catalog."""
-    images = catalog.train.images
+def stats_of(splits: DatasetSplits) -> DatasetStats:
+    """Condense a splits."""
+    images = splits.train.images
     shorter = np.minimum(images.heights, images.widths)
     side = int(np.median(shorter))
-    return DataFacts(
-        name=catalog.name,
-        num_train=len(catalog.train),
-        num_classes=catalog.num_classes,
+    return DatasetStats(
+        name=splits.name,
+        num_train=len(splits.train),
+        num_classes=splits.num_classes,
         native_side=side,
         is_uniform_square=bool((images.heights == side).all() and (images.widths == side).all()),
-        is_grayscale=images.is_grayscale and (catalog.evaluation.images.is_grayscale),
+        is_grayscale=images.is_grayscale and (splits.evaluation.images.is_grayscale),
     )

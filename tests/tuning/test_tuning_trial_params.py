@@ -11,13 +11,13 @@ from raytricks.config import flatten, load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ConfigError, DataError
-from raytricks.recipe.facts import facts_of
+from raytricks.recipe.dataset_stats import stats_of
 from raytricks.recipe.resolve import resolve_config
 from raytricks.tuning.forecast import expected_epochs, forecast, forecast_lines
-from raytricks.tuning.points import draw_points, three_knobs
-from raytricks.tuning.selection import retraining_catalog, selection_catalog
+from raytricks.tuning.selection import retraining_splits, selection_splits
 from raytricks.tuning.speed import Speed, measure_speed
 from raytricks.tuning.study_directory import begin, create_study_directory, is_study, open_study, write_best
+from raytricks.tuning.trial_params import draw_points, three_knobs
 
 DIGITS = {"data.source": "digits", "model.name": "resnet8", "model.width": 8, "recipe.epochs": 4}
 DIGITS |= {"tricks.warmup.epochs": 0.4, "recipe.global_batch_size": 32}
@@ -89,15 +89,15 @@ def test_three_knobs_are_searched_around_the_config_itself():
 
 def test_selection_images_are_held_out_of_train_and_the_test_images_stay_untouched():
     config = config_of()
-    catalog = find_data(config.data, config.seed)
-    selection, retraining = selection_catalog(config, catalog), retraining_catalog(config, catalog)
+    splits = find_data(config.data, config.seed)
+    selection, retraining = selection_splits(config, splits), retraining_splits(config, splits)
     assert selection.test is None
-    assert len(selection.train) + len(selection.evaluation) == len(catalog.train) == len(retraining.train)
-    assert len(selection.evaluation) == pytest.approx(0.1 * len(catalog.train), abs=10)
+    assert len(selection.train) + len(selection.evaluation) == len(splits.train) == len(retraining.train)
+    assert len(selection.evaluation) == pytest.approx(0.1 * len(splits.train), abs=10)
     test = {image.tobytes() for image in retraining.evaluation.images.pixels}
     seen = {image.tobytes() for split in (selection.train, selection.evaluation) for image in split.images.pixels}
     assert not test & seen  # digits has no two equal images, or this would fail
-    assert np.array_equal(retraining.evaluation.labels, catalog.evaluation.labels)
+    assert np.array_equal(retraining.evaluation.labels, splits.evaluation.labels)
 
 
 def write_idx(folder, num_train: int, num_test: int) -> None:
@@ -115,8 +115,8 @@ def write_idx(folder, num_train: int, num_test: int) -> None:
 def test_selection_with_a_test_split_uses_what_the_config_holds_out(tmp_path, val_fraction, num_selection):
     write_idx(tmp_path, 90, 12)
     config = config_of(data__source="idx", data__path=str(tmp_path), data__val_fraction=val_fraction)
-    catalog = find_data(config.data, config.seed)
-    selection, retraining = selection_catalog(config, catalog), retraining_catalog(config, catalog)
+    splits = find_data(config.data, config.seed)
+    selection, retraining = selection_splits(config, splits), retraining_splits(config, splits)
     assert (len(selection.train), len(selection.evaluation)) == (90 - num_selection, num_selection)
     assert (len(retraining.train), len(retraining.evaluation), retraining.evaluation.origin) == (90, 12, "t10k")
 
@@ -168,8 +168,8 @@ def test_forecast_by_hand():
 
 
 def test_speed_is_that_of_the_training_loop():
-    config, _ = resolve_config(config_of(), facts_of(find_data(config_of().data, 0)))
-    catalog = selection_catalog(config, find_data(config.data, config.seed))
-    speed = measure_speed(config, prepare_data(catalog, config.data), torch.device("cpu"), seconds=0.5)
+    config, _ = resolve_config(config_of(), stats_of(find_data(config_of().data, 0)))
+    splits = selection_splits(config, find_data(config.data, config.seed))
+    speed = measure_speed(config, prepare_data(splits, config.data), torch.device("cpu"), seconds=0.5)
     assert 10 < speed.train_images_per_second < speed.evaluation_images_per_second < 1e7
     assert math.isclose(speed.epoch_s(10, 0), 10 / speed.train_images_per_second)

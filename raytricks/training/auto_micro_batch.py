@@ -17,7 +17,7 @@ from torch import nn
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import CheckpointError, RaytricksError
-from raytricks.recipe.execution import plan_execution
+from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.training.checkpoint import write_atomically
 from raytricks.training.worker import Worker
 
@@ -45,7 +45,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-class FittingImages:
+class AutoMicroBatch:
     """The limits that a run has found so far; none when `hardware.images_per_device` is not auto.
 
     Attributes:
@@ -80,7 +80,7 @@ class FittingImages:
         """Remember that so many images at once did not fit.
 
         Args:
-            config: of the segment.
+            config: of the phase.
 
         Returns:
             A note for the user; None when the error is another one or this process cannot go on.
@@ -134,7 +134,7 @@ class FittingImages:
     def _fewer(self, config: ExperimentConfig, micro_batch_size: int) -> int | None:
         """Return the micro-batch of half as many images; None where it cannot be smaller."""
         worker = self._worker
-        planned = plan_execution(
+        planned = plan_parallel(
             config,
             num_workers=worker.world_size,
             device_type=worker.device_type,

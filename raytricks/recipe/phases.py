@@ -1,8 +1,8 @@
-"""A run whose settings change: its segments, each with the config and the recipe that hold there.
+"""A run whose settings change: its phases, each with the config and the recipe that hold there.
 
-    segment      epochs                    steps made before it
+    phase      epochs                    steps made before it
     0            0 to changes[0].epoch     0
-    k            changes[k-1].epoch to..   those of all segments before
+    k            changes[k-1].epoch to..   those of all phases before
 
 The learning rate is a function of the epochs made, so a change of base_lr or batch goes on along
 the curve of the changed recipe, from the part of the run that is done.
@@ -19,7 +19,7 @@ from raytricks.recipe.recipe import Recipe, make_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment:
+class Phase:
     """Epochs between two changes.
 
     Attributes:
@@ -48,8 +48,8 @@ def config_at(config: ExperimentConfig, epoch: int) -> ExperimentConfig:
     return next(islice(_configs(config), num_made, None))
 
 
-def make_segments(config: ExperimentConfig, num_train_images: int) -> tuple[Segment, ...]:
-    """Cut a run at its changes; a run without any is one segment.
+def make_phases(config: ExperimentConfig, num_train_images: int) -> tuple[Phase, ...]:
+    """Cut a run at its changes; a run without any is one phase.
 
     Raises:
         ConfigError: see `config_at`.
@@ -57,23 +57,23 @@ def make_segments(config: ExperimentConfig, num_train_images: int) -> tuple[Segm
     """
     starts = [0, *(change.epoch for change in config.changes)]
     ends = [*starts[1:], config.recipe.epochs]
-    segments: list[Segment] = []
+    phases: list[Phase] = []
     for start, end, current in zip(starts, ends, _configs(config), strict=True):
-        first_step = segments[-1].end_step if segments else 0
+        first_step = phases[-1].end_step if phases else 0
         try:
             recipe = make_recipe(current, num_train_images, first_epoch=start, first_step=first_step)
         except DataError as error:
-            raise DataError(f"changes[{len(segments) - 1}]: {error}" if segments else str(error)) from None
-        segments.append(Segment(config=current, recipe=recipe, end_epoch=end))
-    return tuple(segments)
+            raise DataError(f"changes[{len(phases) - 1}]: {error}" if phases else str(error)) from None
+        phases.append(Phase(config=current, recipe=recipe, end_epoch=end))
+    return tuple(phases)
 
 
-def epoch_ends(segments: Sequence[Segment]) -> list[int]:
+def epoch_ends(phases: Sequence[Phase]) -> list[int]:
     """Return the steps made at the end of each epoch of a run."""
     return [
-        segment.recipe.steps_before(epoch + 1)
-        for segment in segments
-        for epoch in range(segment.recipe.first_epoch, segment.end_epoch)
+        phase.recipe.steps_before(epoch + 1)
+        for phase in phases
+        for epoch in range(phase.recipe.first_epoch, phase.end_epoch)
     ]
 
 

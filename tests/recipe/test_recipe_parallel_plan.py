@@ -4,7 +4,7 @@ import pytest
 
 from raytricks.config import load_config
 from raytricks.errors import ConfigError
-from raytricks.recipe.execution import plan_execution
+from raytricks.recipe.parallel_plan import plan_parallel
 
 
 def plan(
@@ -23,7 +23,7 @@ def plan(
             "hardware.precision": "fp32",
         },
     ).config
-    return plan_execution(config, num_workers=num_workers, device_type="cpu", fitting_images=fitting_images)
+    return plan_parallel(config, num_workers=num_workers, device_type="cpu", fitting_images=fitting_images)
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def plan(
     ],
 )
 def test_execution_shares_by_hand(num_workers, batch, images_per_device, share, micro, steps):
-    execution = plan(num_workers, batch, images_per_device)
-    assert execution.images_per_worker == share
-    assert execution.micro_batch_size == micro
-    assert execution.accumulation_steps == steps
+    parallel = plan(num_workers, batch, images_per_device)
+    assert parallel.images_per_worker == share
+    assert parallel.micro_batch_size == micro
+    assert parallel.accumulation_steps == steps
 
 
 @pytest.mark.parametrize(("num_workers", "batch", "images_per_device"), [(4, 4, None), (2, 3, None), (1, 64, 1)])
@@ -66,8 +66,8 @@ def test_execution_batch_norm_on_single_images_is_refused(num_workers, batch, im
     ],
 )
 def test_execution_fitting_images_leave_batch_norm_two(num_workers, batch, fitting_images, norm, micro, steps):
-    execution = plan(num_workers, batch, "auto", norm, fitting_images)
-    assert (execution.micro_batch_size, execution.accumulation_steps) == (micro, steps)
+    parallel = plan(num_workers, batch, "auto", norm, fitting_images)
+    assert (parallel.micro_batch_size, parallel.accumulation_steps) == (micro, steps)
 
 
 def test_execution_fitting_images_do_not_help_a_share_of_one():
@@ -90,6 +90,6 @@ def test_execution_more_workers_than_images_is_refused():
 def test_execution_refuses_tricks_of_gpus_on_several_cpu_workers(settings, message):
     config = load_config(None, {"hardware.precision": "fp32", **settings}).config
     with pytest.raises(ConfigError, match=message):
-        plan_execution(config, num_workers=2, device_type="cpu")
-    plan_execution(config, num_workers=1, device_type="cpu")
-    plan_execution(config, num_workers=2, device_type="cuda")
+        plan_parallel(config, num_workers=2, device_type="cpu")
+    plan_parallel(config, num_workers=1, device_type="cpu")
+    plan_parallel(config, num_workers=2, device_type="cuda")

@@ -13,8 +13,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from raytricks.errors import CheckpointError, InterruptedRun, RaytricksError
 from raytricks.models.resnet import ResNet
+from raytricks.training.auto_micro_batch import LIMITS_FILE, is_out_of_memory
 from raytricks.training.loop import TrainingJob, run_epochs
-from raytricks.training.micro_batch import LIMITS_FILE, is_out_of_memory
 from raytricks.training.records import read_records
 from raytricks.training.worker import Worker
 

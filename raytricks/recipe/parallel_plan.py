@@ -10,7 +10,7 @@ from raytricks.tricks.mixed_precision import DeviceType, Precision, resolve_prec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Execution:
+class ParallelPlan:
     """The share of a worker.
 
     Attributes:
@@ -28,9 +28,9 @@ class Execution:
     precision: Precision
 
 
-def plan_execution(
+def plan_parallel(
     config: ExperimentConfig, *, num_workers: int, device_type: DeviceType, fitting_images: int | None = None
-) -> Execution:
+) -> ParallelPlan:
     """Derive each worker's share of the global batch; run inside the worker, which knows the truth.
 
     Args:
@@ -69,7 +69,7 @@ def plan_execution(
             "tricks.gradient_compression.kind: torch's powersgd starts collectives in another order on each worker, "
             "which gloo, the CPU's backend, cannot sort out; take fp16 or bf16, or GPUs"
         )
-    return Execution(
+    return ParallelPlan(
         num_workers=num_workers,
         device_type=device_type,
         images_per_worker=max(stop - start for start, stop in shares),

@@ -102,7 +102,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Catalog:
+class DatasetSplits:
     """A data set: what is trained on, what is evaluated each epoch, what is scored once.
 
     Attributes:

@@ -231,7 +231,6 @@ class _Launch:
         from raytricks.models.cost import count_macs, count_parameters
         from raytricks.models.registry import build_model, require_sides
         from raytricks.models.weights import check_start
-        from raytricks.recipe.augmentation import image_tricks
         from raytricks.recipe.image_sizes import input_sides
         from raytricks.recipe.parallel_plan import plan_parallel
         from raytricks.training.teacher import check_teacher
@@ -250,7 +249,6 @@ class _Launch:
         self.device_type: Literal["cpu", "cuda"] = device_type_of(config)
         parallel_plans = []
         for phase in plan.phases:  # what is wrong with a later one must show before the first step
-            image_tricks(phase.config.tricks, data.channels)
             for count in sorted({max(1, config.fewest_workers), max(1, config.most_workers)}, reverse=True):
                 parallel_plans.append(plan_parallel(phase.config, num_workers=count, device_type=self.device_type))
         self.parallel = parallel_plans[0]

@@ -19,38 +19,30 @@ from raytricks.errors import ConfigError
 
 CHANGES = "changes"
 _FORM = "{epoch: 4, values: {recipe.base_lr: 0.3}}"
-CHANGEABLE = (
+_OF_THE_SECTIONS = (
     "recipe.base_lr",
     "recipe.global_batch_size",
-    "recipe.clip_norm",
-    "optimizer.momentum",
     "optimizer.weight_decay",
-    "optimizer.betas",
-    "optimizer.epsilon",
-    "optimizer.trust_coefficient",
-    "tricks.label_smoothing.epsilon",
-    "tricks.mixup.*",
-    "tricks.cutmix.*",
-    "tricks.color_jitter.*",
-    "tricks.trivial_augment",
-    "tricks.random_erasing.*",
-    "tricks.distillation.temperature",
-    "tricks.distillation.hard_weight",
-    "tricks.distillation.soft_weight",
     "data.shift_pixels",
     "data.crop_scale",
     "data.crop_aspect",
     "data.horizontal_flip",
 )
-"""Dotted keys that may change; a star stands for every key of a section."""
-_IMAGE_KEYS = ("data.*", "tricks.color_jitter.*", "tricks.trivial_augment", "tricks.random_erasing.*")
 _FROM_DATA = ("data.shift_pixels",)
 """Null means "chosen from the data", which happens before the run starts."""
 
 
-def changeable_keys() -> list[str]:
+def changeable(schema: type[ExperimentConfig] = ExperimentConfig) -> tuple[str, ...]:
+    """Return the dotted keys that may change; a star stands for every key of a section."""
+    of_rows = (row.key(name) for row in schema.rows for name in row.changeable)
+    known = dotted_keys(schema)
+    return (*_OF_THE_SECTIONS, *(key for key in dict.fromkeys(of_rows) if key.endswith("*") or key in known))
+
+
+def changeable_keys(schema: type[ExperimentConfig] = ExperimentConfig) -> list[str]:
     """Return every key that may change."""
-    return [key for key in dotted_keys() if _is_one_of(key, CHANGEABLE)]
+    patterns = changeable(schema)
+    return [key for key in dotted_keys(schema) if _is_one_of(key, patterns)]
 
 
 def changed_config(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
@@ -62,8 +54,9 @@ def changed_config(config: ExperimentConfig, values: Mapping[str, Any]) -> Exper
     Raises:
         ConfigError: a key that may not change, or a value that is wrong for it or beside the others.
     """
-    fields = dotted_keys()
-    problems = [line for key, value in values.items() if (line := _refusal(key, value, known=key in fields))]
+    schema = type(config)
+    fields = dotted_keys(schema)
+    problems = [line for key, value in values.items() if (line := _refusal(schema, key, value))]
     if problems:
         raise ConfigError(problems)
     # sections that stay are passed as they are: their keys may hold dots
@@ -77,9 +70,11 @@ def changed_config(config: ExperimentConfig, values: Mapping[str, Any]) -> Exper
             node = node[part]
         node[name] = tuple(value) if isinstance(value, list) and holds_tuple(fields[key]) else value
     try:
-        return ExperimentConfig.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError([_wrong_setting(detail, values) for detail in error.errors(include_url=False)]) from None
+        raise ConfigError(
+            [_wrong_setting(schema, detail, values) for detail in error.errors(include_url=False)]
+        ) from None
 
 
 def change_problems(config: ExperimentConfig) -> list[str]:
@@ -118,11 +113,12 @@ def _is_one_of(key: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _refusal(key: str, value: Any, *, known: bool) -> str | None:
-    if not known:
-        return f"unknown key {key}{did_you_mean(key, changeable_keys())}; these can change: {', '.join(CHANGEABLE)}"
-    if not _is_one_of(key, CHANGEABLE):
-        return f"{key} cannot change in the course of a run; these can: {', '.join(CHANGEABLE)}"
+def _refusal(schema: type[ExperimentConfig], key: str, value: Any) -> str | None:
+    these = ", ".join(changeable(schema))
+    if key not in dotted_keys(schema):
+        return f"unknown key {key}{did_you_mean(key, changeable_keys(schema))}; these can change: {these}"
+    if not _is_one_of(key, changeable(schema)):
+        return f"{key} cannot change in the course of a run; these can: {these}"
     if value is None and key in _FROM_DATA:
         return f"{key}: must be a value, got null; what is chosen from the data stays as it was at the start"
     return None
@@ -138,9 +134,9 @@ def _misplaced(epoch: int, previous_epoch: int, epochs: int) -> str | None:
     return None
 
 
-def _wrong_setting(error: ErrorDetails, values: Mapping[str, Any]) -> str:
+def _wrong_setting(schema: type[ExperimentConfig], error: ErrorDetails, values: Mapping[str, Any]) -> str:
     key = ".".join(part for part in error["loc"] if isinstance(part, str))
-    fields = dotted_keys()
+    fields = dotted_keys(schema)
     if key in fields:
         index = "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
         return wrong_value(key + index, fields[key], error, values.get(key))
@@ -153,10 +149,12 @@ def _other_images(before: ExperimentConfig, after: ExperimentConfig) -> list[str
     distillation = after.tricks.distillation
     if distillation.teacher is None or distillation.cache_dir is None:
         return []
+    image_keys = ("data.*", *(row.key("*") for row in after.rows if row.changes_images))
+    image_keys += tuple(row.place for row in after.rows if row.changes_images)
     old, new = flatten(before), flatten(after)
     return [
         f"{key} cannot change while tricks.distillation.cache_dir keeps the teacher's logits of the images; leave one "
         "of them out"
         for key in new
-        if _is_one_of(key, _IMAGE_KEYS) and new[key] != old[key]
+        if _is_one_of(key, image_keys) and new[key] != old[key]
     ]

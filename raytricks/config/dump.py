@@ -47,7 +47,8 @@ def _tree_lines(section: BaseModel, prefix: str = "", left_out: Collection[str] 
         elif isinstance(value, Mapping) and value:
             yield f"{indent}{name}:", ""
             for key, distribution in value.items():
-                yield f"{indent}  {key}: {_drawn_from(distribution)}", f"{prefix}{name}.{key}"
+                shown = _drawn_from(distribution) if isinstance(distribution, BaseModel) else _yaml_value(distribution)
+                yield f"{indent}  {_yaml_text(key)}: {shown}", f"{prefix}{name}.{key}"
         else:
             yield f"{indent}{name}: {_yaml_value(value)}", prefix + name
 

@@ -26,15 +26,19 @@ from raytricks.config.keys import (
     to_nested,
 )
 from raytricks.config.schema import ExperimentConfig
+from raytricks.config.schemas import schema_for, schema_of_all
 from raytricks.config.space_entries import SPACE, SpaceEntries
 from raytricks.config.space_values import read_space
 from raytricks.config.yaml_file import NULLS, parse_scalar, read_yaml
 from raytricks.errors import ConfigError
+from raytricks.parts.part import CHOSEN_BY
+from raytricks.parts.registry import of_kind
 
 __all__ = ["LoadedConfig", "dotted_keys", "flatten", "json_schema", "load_config", "to_nested"]
 
 V = TypeVar("V")
 DEFAULT = "default"
+PARTS = "parts"
 COMMAND_LINE = "command line"
 ARGUMENTS = "overrides"
 """Source of values given as a mapping, from Python."""
@@ -72,36 +76,55 @@ def load_config(
     Raises:
         ConfigError: every problem of the file and the overrides, one line each.
     """
-    draft = _Draft()
+    problems: list[str] = []
+    content = None if path is None else read_yaml(path, problems)
+    if isinstance(overrides, str):
+        overrides = [overrides]
+    values = {} if content is None else content.values
+    schema = schema_for(_choices(defaults or {}, values, overrides))
+    draft = _Draft(schema, problems)
     draft.add_mapping(defaults or {}, defaults_source)
-    if path is not None:
-        content = read_yaml(path, draft.problems)
-        draft.add((key, value, f"{path}:{content.lines[key]}") for key, value in content.values.items())
+    if content is not None:
+        draft.add((key, value, f"{path}:{content.lines[key]}") for key, value in values.items())
     if isinstance(overrides, Mapping):
         draft.add_mapping(overrides, ARGUMENTS)
     else:
-        draft.add_arguments([overrides] if isinstance(overrides, str) else overrides)
+        draft.add_arguments(overrides)
     config = draft.validate()
     sources = dict.fromkeys(draft.fields, DEFAULT) | draft.sources
     return LoadedConfig(config, sources)
 
 
+def _choices(
+    defaults: Mapping[str, object], content: Mapping[str, object], overrides: Sequence[str] | Mapping[str, object]
+) -> dict[str, object]:
+    """Return which part of each kind is named, by the layer that counts; the schema depends on it."""
+    chosen: dict[str, object] = {}
+    given = leaves(overrides) if isinstance(overrides, Mapping) else (text.split("=", 1) for text in overrides)
+    for key, value in (*leaves(defaults), *content.items(), *(pair for pair in given if len(pair) == 2)):
+        if key.strip() in CHOSEN_BY.values():
+            chosen[key.strip()] = value.strip().strip("\"'") if isinstance(value, str) else value
+    return chosen
+
+
 def json_schema() -> dict[str, object]:
-    """Return the JSON schema of a config file, for editors and other programs."""
-    schema = ExperimentConfig.model_json_schema()
+    """Return the JSON schema of a config file, for editors and other programs; it has every part's settings."""
+    schema = schema_of_all().model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 class _Draft:
     """Values on their way to a configuration, and the problems found so far."""
 
-    def __init__(self) -> None:
-        self.fields = dotted_keys()
-        self.sections = section_keys()
+    def __init__(self, schema: type[ExperimentConfig], problems: list[str]) -> None:
+        self.schema = schema
+        self.fields = dotted_keys(schema)
+        self.sections = section_keys(schema)
         self.values: dict[str, object] = {}
         self.sources: dict[str, str] = {}
         self.space = SpaceEntries()
-        self.problems: list[str] = []
+        self.parts: dict[str, object] = {}
+        self.problems = problems
 
     def add(self, entries: Iterable[tuple[str, object, str]]) -> None:
         """Set one layer's dotted keys; each entry is key, value and source. Wrong keys become problems."""
@@ -110,6 +133,11 @@ class _Draft:
         for key, value, source in entries:
             if key == SPACE or key.startswith(f"{SPACE}."):
                 space.append((key, value, source))
+                continue
+            if key.startswith(f"{PARTS}."):
+                self.parts[key.removeprefix(f"{PARTS}.")], self.sources[key] = value, source
+                continue
+            if key == PARTS and (value is None or value == {}):
                 continue
             problem = self._key_problem(key, value)
             if problem is None and key in self.fields:
@@ -140,8 +168,11 @@ class _Draft:
         """Return the configuration, or raise ConfigError with all problems."""
         usable = {key: value for key, value in self.values.items() if not self._wrong_type_of_choice(key)}
         usable |= self._search_space(usable)
+        if self.parts:
+            usable[PARTS] = self.parts
+            self.sources[PARTS] = " and ".join(dict.fromkeys(self.sources[f"{PARTS}.{name}"] for name in self.parts))
         try:
-            config = ExperimentConfig.model_validate(to_nested(usable))
+            config = self.schema.model_validate(to_nested(usable))
         except ValidationError as error:
             self.problems += [self._line(detail) for detail in error.errors(include_url=False)]
         else:
@@ -169,7 +200,21 @@ class _Draft:
         while parent := parent.rpartition(".")[0]:
             if parent in self.fields:
                 return lines.section_for_value(parent)
-        return lines.unknown_key(key, self.fields)
+        return self._key_of_another_part(key) or lines.unknown_key(key, self.fields)
+
+    def _key_of_another_part(self, key: str) -> str | None:
+        """Say that a setting belongs to a part that is not the one chosen, such as `optimizer.betas` beside sgd."""
+        section, _, name = key.partition(".")
+        for kind, chooser in CHOSEN_BY.items():
+            rows = of_kind(kind, self.schema.rows) if chooser.startswith(f"{section}.") else ()
+            owners = [r.name for r in rows if isinstance(r.settings, type) and name in r.settings.model_fields]
+            if owners:
+                chosen = self.values.get(chooser, self.fields[chooser].default)
+                return (
+                    f"{key} is a setting of {' and '.join(owners)}, {chooser} is {chosen}; leave it out or set "
+                    f"{chooser}={owners[0]}"
+                )
+        return None
 
     def _once(self, pairs: Iterable[tuple[str, V]], source: str) -> list[tuple[str, V]]:
         """Return the pairs whose key is new; the others are problems."""

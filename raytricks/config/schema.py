@@ -6,20 +6,22 @@ hardware"; `raytricks.recipe` resolves it, prints it and saves it. Nothing here 
 torch or ray, so a config error costs no start-up time.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raytricks.config.hardware import CheckpointConfig, HardwareConfig, LoggingConfig, NumWorkers
-from raytricks.config.section import Fraction, PositiveFloat, PositiveInt, Section
+from raytricks.config.part_sections import with_choice, with_tricks
 from raytricks.config.tuning import TuneConfig
+from raytricks.parts.part import Part
+from raytricks.parts.registry import BUILT_IN
+from raytricks.parts.section import Fraction, PositiveFloat, PositiveInt, Proportion, Section
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SMALL_RESNETS = ("resnet8", "resnet14", "resnet20")
 OWN_MODELS = SMALL_RESNETS + RESNETS
 
 Side = Annotated[int, Field(ge=4, le=1024)]
-Part = Annotated[float, Field(ge=0, le=1)]
 
 
 class DataConfig(Section):
@@ -44,7 +46,7 @@ class DataConfig(Section):
     train_size: tuple[Side, Side] | None = None
     """[first, last] side of the training images, which rises over the epochs (progressive resizing, not
     in the paper). None: image_size throughout."""
-    train_size_ramp: tuple[Part, Part] = (0.0, 0.75)
+    train_size_ramp: tuple[Proportion, Proportion] = (0.0, 0.75)
     """Parts of the run between which train_size rises, in steps of 32 pixels (4 below 128)."""
     eval_size: Side | None = None
     """Side of the images in evaluation. None: image_size."""
@@ -141,178 +143,41 @@ class RecipeConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """The update rule."""
+    """The update rule; the settings of the one that `name` chooses come from its row in `raytricks.parts`."""
 
-    name: Literal["sgd", "lars", "lamb"] = "sgd"
-    """lars (You 2017) and lamb (You 2020) scale each layer's step by its weights' norm: for global
-    batches beyond 8k. Their lr is another: base_lr about 5 for lars, 0.02 for lamb."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """sgd, lars."""
-    nesterov: bool = True
-    """sgd, lars."""
+    name: str = "sgd"
+    """Of `raytricks parts optimizer`. lars and lamb scale each layer's step by its weights' norm."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    trust_coefficient: PositiveFloat = 0.001
-    """lars: the part of its norm by which a step of lr 1 moves a layer, before momentum."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    """lamb: decay of the averages of gradient and squared gradient."""
-    epsilon: PositiveFloat = 1e-6
-    """lamb: added to the root of the squared average."""
+    """Pull towards 0; coupled (sgd, lars) or decoupled, as the optimizer has it."""
 
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "OptimizerConfig":
-        if self.name != "lamb" and self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs momentum > 0, got momentum 0; set nesterov=false")
-        if self.name != "sgd" and self.weight_decay == 0:
-            raise ValueError(
-                f"{self.name} scales the layers that decay, got weight_decay 0, which leaves none; set weight_decay "
-                "> 0 or name=sgd"
-            )
-        return self
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
-class WarmupConfig(Section):
-    """Gradual warmup (paper section 3.1; Goyal et al. 2017)."""
+class LossConfig(Section):
+    """What an image's logits are held against its targets with; settings as of the optimizer."""
 
-    epochs: Annotated[float, Field(ge=0)] = 5.0
-    """The lr rises linearly, per step, over this many epochs. 0: no warmup."""
+    name: str = "cross_entropy"
+    """Of `raytricks parts loss`."""
 
+    if TYPE_CHECKING:
 
-class DecayConfig(Section):
-    """How the lr falls after the warmup."""
-
-    kind: Literal["cosine", "step", "constant"] = "cosine"
-    milestones: tuple[Fraction, ...] = (0.25, 0.5, 0.75)
-    """step: the parts of all epochs at which the lr falls (paper: 30, 60, 90 of 120)."""
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """step: what the lr is multiplied by at each milestone."""
-
-    @model_validator(mode="after")
-    def _rising(self) -> "DecayConfig":
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must rise, got {list(self.milestones)}")
-        return self
-
-
-class LabelSmoothingConfig(Section):
-    """Label smoothing (paper section 5.2; Szegedy et al. 2016)."""
-
-    epsilon: Fraction = 0.1
-    """Probability taken from the true class. 0: off."""
-    form: Literal["paper", "torch"] = "paper"
-    """paper: eps/(K-1) to each other class. torch: eps/K to every class (torch, timm)."""
-
-
-class MixupConfig(Section):
-    """Mixup (paper section 5.4; Zhang et al. 2018)."""
-
-    alpha: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """mix_weight ~ Beta(alpha, alpha), one a step (paper: 0.2). 0: off."""
-    off_epochs: Annotated[int, Field(ge=0)] = 0
-    """The last epochs, which train on unmixed images."""
-
-
-class CutMixConfig(Section):
-    """CutMix (Yun et al. 2019; not in the paper). With mixup on too, each step draws one of the two."""
-
-    alpha: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """The part of the image that is kept ~ Beta(alpha, alpha), one a step (Yun: 1). 0: off."""
-    off_epochs: Annotated[int, Field(ge=0)] = 0
-    """The last epochs, which train on whole images."""
-
-
-class DistillationConfig(Section):
-    """Knowledge distillation (paper section 5.3; Hinton et al. 2015)."""
-
-    teacher: str | None = None
-    """A run's directory or its model.safetensors, or torchvision:NAME or timm:NAME. None: off."""
-    teacher_weights: str | None = None
-    """File of weights for a torchvision: or timm: teacher. None: the published ones."""
-    temperature: PositiveFloat = 20.0
-    """T, divides both logits (paper: 20)."""
-    hard_weight: Annotated[float, Field(ge=0)] = 0.5
-    """Of the loss to the labels. The paper's formula has 1 and 1, its authors' code 0.5 and 0.5."""
-    soft_weight: PositiveFloat = 0.5
-    """Of T^2 * KL to the teacher."""
-    cache_dir: str | None = None
-    """Keep the teacher's logits here and reuse them in every later run on the same images with the
-    same augmentation seed. None: the teacher runs in every step. Not with mixup or CutMix."""
-
-
-class ColorJitterConfig(Section):
-    """Colour jitter and PCA noise, the paper's training augmentation (section 2.1)."""
-
-    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Brightness is multiplied by U[1-x, 1+x] (paper: 0.4). 0: off."""
-    saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Saturation is multiplied by U[1-x, 1+x] (paper: 0.4). 0: off."""
-    hue: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Hue, in turns, is multiplied by U[1-x, 1+x] (paper: 0.4). 0: off."""
-    pca_std: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Standard deviation of the noise along ImageNet's colour axes (paper: 0.1). 0: off."""
-
-
-class RandomErasingConfig(Section):
-    """Random erasing (Zhong et al. 2017; not in the paper)."""
-
-    probability: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Part of the images that lose a rectangle (Zhong: 0.5). 0: off."""
-    area: tuple[PositiveFloat, PositiveFloat] = (0.02, 0.33)
-    """Range of the rectangle's part of the image."""
-    aspect: tuple[PositiveFloat, PositiveFloat] = (0.3, 3.3)
-    """Range of its height / width."""
-
-    @model_validator(mode="after")
-    def _ranges(self) -> "RandomErasingConfig":
-        if not self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area must be [low, high] with low <= high <= 1, got {list(self.area)}")
-        if self.aspect[0] > self.aspect[1]:
-            raise ValueError(f"aspect must be [low, high] with low <= high, got {list(self.aspect)}")
-        return self
-
-
-class EmaConfig(Section):
-    """Exponential moving average of the weights (Polyak & Juditsky 1992; not in the paper)."""
-
-    decay: Fraction = 0.0
-    """Weight of the old average at each step (0.999 is usual for 10k steps). 0: off. The average is
-    evaluated beside the raw weights and saved as model_ema.safetensors."""
-
-
-class GradientCompressionConfig(Section):
-    """torch's DDP communication hooks, for networks slower than the GPUs. Only with workers > 1."""
-
-    kind: Literal["none", "fp16", "bf16", "powersgd"] = "none"
-    """fp16, bf16: half the bytes. powersgd: low-rank (Vogels et al. 2019), on GPUs only; its error
-    feedback starts afresh after a resume."""
-    rank: PositiveInt = 2
-    """powersgd: rank of the approximation."""
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class TricksConfig(Section):
-    """Each trick, switchable on its own."""
+    """Each trick, switchable on its own; the fields come from the rows of `raytricks.parts.tricks`."""
 
-    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """peak_lr = base_lr * b/256 (linear), * sqrt(b/256), or base_lr."""
-    warmup: WarmupConfig = WarmupConfig()
-    decay: DecayConfig = DecayConfig()
-    zero_gamma: bool = True
-    """The last normalisation gamma of each residual branch starts at 0."""
-    no_bias_decay: bool = True
-    """Weight decay on convolution and linear weights only."""
-    label_smoothing: LabelSmoothingConfig = LabelSmoothingConfig()
-    mixup: MixupConfig = MixupConfig()
-    cutmix: CutMixConfig = CutMixConfig()
-    distillation: DistillationConfig = DistillationConfig()
-    color_jitter: ColorJitterConfig = ColorJitterConfig()
-    trivial_augment: bool = False
-    """One random operation of random strength an image (Müller & Hutter 2021; not in the paper)."""
-    random_erasing: RandomErasingConfig = RandomErasingConfig()
-    ema: EmaConfig = EmaConfig()
-    sync_batch_norm: bool = False
-    """Batch-norm statistics over all workers in each forward pass, on GPUs."""
-    batch_norm_averaging: bool = True
-    """Running statistics are averaged over the workers before evaluation; false: the first's."""
-    gradient_compression: GradientCompressionConfig = GradientCompressionConfig()
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+if not TYPE_CHECKING:  # what a type checker cannot follow: fields from rows
+    OptimizerConfig = with_choice(OptimizerConfig, "optimizer", "sgd", BUILT_IN)
+    LossConfig = with_choice(LossConfig, "loss", "cross_entropy", BUILT_IN)
+    TricksConfig = with_tricks(TricksConfig, BUILT_IN)
 
 
 class Change(Section):
@@ -344,14 +209,22 @@ class ExperimentConfig(Section):
     model: ModelConfig = ModelConfig()
     recipe: RecipeConfig = RecipeConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
     tricks: TricksConfig = TricksConfig()
     hardware: HardwareConfig = HardwareConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
+    metrics: tuple[str, ...] = ()
+    """Measured in every evaluation beside top-1 and cross-entropy: names of `raytricks parts metric`."""
+    parts: dict[str, str] = {}
+    """Parts of your own: name -> FILE.py:ROW (from the config's directory) or package.module:ROW."""
     changes: tuple[Change, ...] = ()
     """What changes after some epochs, in rising order: [{epoch: 4, values: {recipe.base_lr: 0.3}}].
     The learning rate goes on along the curve of the changed settings."""
     tune: TuneConfig = TuneConfig()
+
+    rows: ClassVar[tuple[Part, ...]] = BUILT_IN
+    """The parts that this schema has settings for; `raytricks.config.schemas` makes those of other choices."""
 
     @property
     def fewest_workers(self) -> int:

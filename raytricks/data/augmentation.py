@@ -5,7 +5,7 @@ applied to the whole batch on its device. Source of the training crop, the flip 
 evaluation crop: He et al., section 2.1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,25 +21,20 @@ _MOVE_DRAWS = 3  # flip, two of the shift
 _CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it takes the central crop
 _CACHE_BYTES = 2**19  # of a core, taken by the part of a batch that is worked on
 _LARGE_IMAGE = 2**14  # values from which on a call an image is cheaper than copies of the batch
-_IMAGE_TRICK_STREAM = 1  # keeps the draws of image tricks apart from those of crop, shift and flip
 
 
 class ImageTricks(Protocol):
     """What else changes a training image, after its crop, shift and flip.
 
-    `draws` are (N, num_draws) float64 uniforms in [0, 1), a row an image; nothing else may be random.
+    `draw(num_draws, stream)` gives (N, num_draws) float64 uniforms in [0, 1), a row an image; nothing else may be
+    random.
     """
 
-    @property
-    def num_draws(self) -> int:
-        """Uniforms an image."""
-        ...
-
-    def on_pixels(self, images: Tensor, draws: np.ndarray) -> Tensor:
+    def on_pixels(self, images: Tensor, draw: Callable[[int, int], np.ndarray]) -> Tensor:
         """Change (N, C, S, S) pixels before normalisation: uint8 or float32 on the scale 0..255, as is the result."""
         ...
 
-    def on_inputs(self, images: Tensor, draws: np.ndarray) -> Tensor:
+    def on_inputs(self, images: Tensor, draw: Callable[[int, int], np.ndarray]) -> Tensor:
         """Change (N, C, S, S) float32 after normalisation."""
         ...
 
@@ -116,9 +111,11 @@ class Transform:
         pixels = resize_squares(self._move(canvas, samples, seed, epoch, device), side or self.image_size)
         if image_tricks is None:
             return self.normalize(pixels)
-        draws = sample_uniforms(seed, epoch, samples, image_tricks.num_draws, _IMAGE_TRICK_STREAM)
-        pixels = image_tricks.on_pixels(pixels, draws)
-        return image_tricks.on_inputs(self.normalize(pixels), draws)
+
+        def draw(num_draws: int, stream: int) -> np.ndarray:
+            return sample_uniforms(seed, epoch, samples, num_draws, stream)
+
+        return image_tricks.on_inputs(self.normalize(image_tricks.on_pixels(pixels, draw)), draw)
 
     def _move(self, canvas: PaddedBatch, samples: np.ndarray, seed: int, epoch: int, device: torch.device) -> Tensor:
         """Shift and flip: (N, C, S, S) uint8 on `device`."""

@@ -4,6 +4,8 @@ A counter-based generator: the same sample gets the same draws on any worker, in
 and after a resume, and a whole batch is drawn at once.
 """
 
+import hashlib
+
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -34,3 +36,18 @@ def sample_uniforms(seed: int, epoch: int, samples: np.ndarray, num_draws: int, 
         steps = np.arange(1, num_draws + 1, dtype=np.uint64) * _GOLDEN
         bits = _scramble(rows[:, None] + steps[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def stream_of(name: str) -> int:
+    """Return the stream of a part, in [0, 2**32): its draws depend on its name and on no other part."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
+
+def step_generator(seed: int, step: int, name: str) -> np.random.Generator:
+    """Return a part's generator of one step, equal on every worker and after a resume.
+
+    Args:
+        seed: the run's seed, >= 0.
+        step: number of the update, >= 0.
+    """
+    return np.random.default_rng((seed, step, stream_of(name)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.order import even_share, micro_batches
 from raytricks.errors import ConfigError
+from raytricks.recipe.chain import Chain
 from raytricks.tricks.mixed_precision import DeviceType, Precision, resolve_precision
 
 
@@ -38,8 +39,8 @@ def plan_parallel(
             at least: 5 images are cut into 2 and 3, however few fit.
 
     Raises:
-        ConfigError: more workers than images in a batch, batch norm on single images, or a trick
-            that needs GPUs on a CPU.
+        ConfigError: more workers than images in a batch, batch norm on single images, or a part that cannot run
+            on this data or hardware.
     """
     batch = config.recipe.global_batch_size
     if num_workers > batch:
@@ -59,16 +60,11 @@ def plan_parallel(
             f"{num_workers} workers, images_per_device {config.hardware.images_per_device}); enlarge "
             "recipe.global_batch_size or set model.norm=group"
         )
-    if config.tricks.sync_batch_norm and num_workers > 1 and device_type == "cpu":
-        raise ConfigError(
-            "tricks.sync_batch_norm: torch synchronises batch norm on GPUs only, this run is on cpu; set it to false, "
-            "or model.norm=group, which does not depend on the workers"
-        )
-    if config.tricks.gradient_compression.kind == "powersgd" and num_workers > 1 and device_type == "cpu":
-        raise ConfigError(  # seen: gloo aborts the process as soon as there are two buckets
-            "tricks.gradient_compression.kind: torch's powersgd starts collectives in another order on each worker, "
-            "which gloo, the CPU's backend, cannot sort out; take fp16 or bf16, or GPUs"
-        )
+    problems = Chain(config).problems(
+        channels=config.data.channels or 3, num_workers=num_workers, device_type=device_type
+    )
+    if problems:
+        raise ConfigError(problems)
     return ParallelPlan(
         num_workers=num_workers,
         device_type=device_type,

@@ -1,12 +1,12 @@
 """The recipe: what is trained, in numbers. The hardware has no say in it."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import DataError
-from raytricks.tricks.linear_scaling import peak_learning_rate
-from raytricks.tricks.schedule import learning_rate
+from raytricks.parts.contexts import LrPoint
+from raytricks.recipe.chain import Call, Chain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,12 @@ class Recipe:
 
     Attributes:
         base_lr: at a global batch of 256.
-        peak_lr: after scaling, reached at the end of the warmup.
+        decay_kind: name of the curve, for people.
         steps_per_epoch: whole global batches; the remainder of an epoch is not trained on.
         total_steps: of a run that has this batch from its start; warmup_steps likewise.
         first_epoch: the first epoch that it holds for.
         first_step: steps made before that epoch.
+        lr_factors: of the parts that are on; base_lr is multiplied by each.
     """
 
     num_train_images: int
@@ -33,12 +34,10 @@ class Recipe:
     total_steps: int
     warmup_steps: int
     base_lr: float
-    peak_lr: float
-    decay_kind: Literal["cosine", "step", "constant"]
-    decay_milestones: tuple[float, ...]
-    decay_factor: float
+    decay_kind: str
     first_epoch: int = 0
     first_step: int = 0
+    lr_factors: tuple[Call, ...] = field(default=(), repr=False, compare=False)
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch that a step belongs to."""
@@ -56,21 +55,30 @@ class Recipe:
         """Return the learning rate of a step: this recipe's curve at the part of the epochs made by then."""
         return self._lr_on_curve(step - self.first_step + self.first_epoch * self.steps_per_epoch)
 
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate at the end of the warmup."""
+        return self._lr_on_curve(max(1, self.warmup_steps))
+
     def _lr_on_curve(self, step: int) -> float:
-        return learning_rate(
-            step,
-            peak_lr=self.peak_lr,
-            warmup_steps=self.warmup_steps,
+        point = LrPoint(
+            step=step,
             total_steps=self.total_steps,
-            kind=self.decay_kind,
-            milestones=self.decay_milestones,
-            factor=self.decay_factor,
+            warmup_steps=self.warmup_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            global_batch_size=self.global_batch_size,
         )
+        lr = self.base_lr
+        for factor in self.lr_factors:
+            lr *= factor(point=point)
+        return lr
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for run.json, with the lr at the three landmarks of the curve."""
         landmarks = {"first": 1, "peak": max(1, self.warmup_steps), "last": self.total_steps}
-        return asdict(self) | {"lr_at": {name: self._lr_on_curve(step) for name, step in landmarks.items()}}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "lr_factors"}
+        lr_at = {name: self._lr_on_curve(step) for name, step in landmarks.items()}
+        return values | {"peak_lr": self.peak_lr, "lr_at": lr_at}
 
 
 def make_recipe(
@@ -93,7 +101,6 @@ def make_recipe(
             f"recipe.global_batch_size is {batch}, the data has {num_train_images} training images: no step "
             f"would run; use at most {num_train_images}"
         )
-    decay = config.tricks.decay
     return Recipe(
         num_train_images=num_train_images,
         epochs=config.recipe.epochs,
@@ -102,10 +109,8 @@ def make_recipe(
         total_steps=config.recipe.epochs * steps_per_epoch,
         warmup_steps=round(config.tricks.warmup.epochs * steps_per_epoch),
         base_lr=config.recipe.base_lr,
-        peak_lr=peak_learning_rate(config.recipe.base_lr, batch, config.tricks.lr_scaling),
-        decay_kind=decay.kind,
-        decay_milestones=decay.milestones,
-        decay_factor=decay.factor,
+        decay_kind=config.tricks.decay.kind,
         first_epoch=first_epoch,
         first_step=first_step,
+        lr_factors=Chain(config).calls("lr_factor"),
     )

@@ -7,17 +7,19 @@ import numpy as np
 
 from raytricks.config import flatten
 from raytricks.config.problems import show_value
-from raytricks.config.schema import Change, DistillationConfig, ExperimentConfig
+from raytricks.config.schema import Change, ExperimentConfig
 from raytricks.data.splits import DatasetSplits
+from raytricks.parts.registry import of_kind
+from raytricks.parts.tricks import DistillationConfig
 from raytricks.recipe.dataset_stats import DatasetStats
 from raytricks.recipe.doctor import Finding
 from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.parallel_plan import ParallelPlan
 from raytricks.recipe.phases import Phase
 from raytricks.recipe.recipe import Recipe
-from raytricks.tricks.table import TRICKS
 
 _LISTED_CLASSES = 10
+_NAMED = ("name", "weight_decay")
 
 
 def header_lines(
@@ -96,12 +98,10 @@ def _model(config: ExperimentConfig) -> str:
 
 def _recipe(config: ExperimentConfig, recipe: Recipe) -> str:
     optimizer = config.optimizer
-    momentum = f"momentum {optimizer.momentum:g}{' Nesterov' if optimizer.nesterov else ''}"
-    if optimizer.name == "lamb":
-        momentum = f"betas {optimizer.betas[0]:g} and {optimizer.betas[1]:g}"
+    settings = ", ".join(f"{name} {show_value(value)}" for name, value in optimizer if name not in _NAMED)
     return (
         f"{recipe.epochs} epochs x {recipe.steps_per_epoch:,} steps of {recipe.global_batch_size:,} images; "
-        f"{optimizer.name}, {momentum}, weight decay {optimizer.weight_decay:g}"
+        f"{optimizer.name}, {settings}, weight decay {optimizer.weight_decay:g}; {config.loss.name.replace('_', ' ')}"
     )
 
 
@@ -125,9 +125,9 @@ def _change(change: Change, recipe: Recipe) -> str:
 def _tricks(config: ExperimentConfig) -> list[tuple[str, str]]:
     """Return the row of the tricks that are on, with their values, and of those that are off."""
     values = flatten(config)
-    shown = [trick for trick in TRICKS if not trick.has_own_row]
-    on = [trick.label(values) for trick in shown if trick.is_on(values)]
-    off = [trick.title for trick in shown if not trick.is_on(values)]
+    shown = [row for row in of_kind("trick", config.rows) if not row.has_own_row]
+    on = [row.label(values) for row in shown if row.is_on(values)]
+    off = [row.plain_title for row in shown if not row.is_on(values)]
     return [("tricks", ", ".join(on) or "none"), ("off", ", ".join(off) or "none")]
 
 

@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import CheckpointError, RaytricksError
@@ -147,27 +146,6 @@ class AutoMicroBatch:
         own = self._path.with_name(f"{self._path.name}.{self._worker.rank}")  # several may run out at once
         write_atomically(own, json.dumps({"training": training, "evaluation": evaluation}).encode())
         own.replace(self._path)
-
-
-class Rewind:
-    """Puts a model's buffers (batch-norm statistics and counters) back to where a step began."""
-
-    def __init__(self, model: nn.Module) -> None:
-        buffers = list(model.buffers())
-        self._buffers = [[b for b in buffers if b.dtype == dtype] for dtype in {b.dtype for b in buffers}]
-        self._saved = [[b.clone() for b in alike] for alike in self._buffers]
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        """Keep the values from before a step; does not wait for the device."""
-        for saved, buffers in zip(self._saved, self._buffers, strict=True):
-            torch._foreach_copy_(saved, buffers)  # pyright: ignore[reportPrivateImportUsage]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put back what was remembered."""
-        for saved, buffers in zip(self._saved, self._buffers, strict=True):
-            torch._foreach_copy_(buffers, saved)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _read(path: Path) -> tuple[int | None, int | None]:

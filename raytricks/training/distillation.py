@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raytricks.config.schema import ExperimentConfig
 from raytricks.data.augmentation import to_device
-from raytricks.data.batches import TrainBatch, TrainBatches
-from raytricks.data.prepared import PreparedData
-from raytricks.recipe.parallel_plan import ParallelPlan
+from raytricks.data.batches import TrainBatch
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.tricks import DistillationConfig
+from raytricks.training.context import RunContext
 from raytricks.training.teacher import Teacher, load_teacher
 from raytricks.training.teacher_cache import TeacherCache, open_cache
-from raytricks.training.worker import Worker
+from raytricks.tricks.distillation import distillation_losses, distilled_losses
 
 
 class Teaching(Protocol):
@@ -58,37 +58,48 @@ class CachedTeaching:
         return to_device(torch.from_numpy(self._of_epoch[batch.samples]), self._device)
 
 
-def make_teaching(
-    config: ExperimentConfig, data: PreparedData, batches: TrainBatches, worker: Worker, parallel: ParallelPlan
-) -> Teaching | None:
-    """Load the teacher that a config names; None when distillation is off. Collective.
+def make_teaching(run: RunContext, settings: DistillationConfig) -> Teaching:
+    """Load the teacher that a config names. Collective.
 
     Raises:
         ConfigError: no such teacher, or one of other classes.
         RaytricksError: the cache cannot be used.
     """
-    distillation = config.tricks.distillation
-    if distillation.teacher is None:
-        return None
+    assert settings.teacher is not None
     teacher = load_teacher(
-        distillation.teacher,
-        weights=distillation.teacher_weights,
-        data=data,
-        device=worker.device,
-        precision=parallel.precision,
-        channels_last=config.hardware.channels_last,
+        settings.teacher,
+        weights=settings.teacher_weights,
+        data=run.data,
+        device=run.worker.device,
+        precision=run.parallel.precision,
+        channels_last=run.config.hardware.channels_last,
     )
-    if distillation.cache_dir is None:
+    if settings.cache_dir is None:
         return LiveTeaching(teacher)
+    batches = run.batches
     cache = open_cache(
-        distillation.cache_dir,
+        settings.cache_dir,
         teacher=teacher,
-        data=data.train,
-        num_classes=data.num_classes,
-        transform=data.transform,
+        data=run.data.train,
+        num_classes=run.data.num_classes,
+        transform=run.data.transform,
         image_tricks=batches.image_tricks,
         augmentation_seed=batches.seed if batches.augmentation_seed is None else batches.augmentation_seed,
-        worker=worker,
-        batch_size=2 * parallel.micro_batch_size,
+        worker=run.worker,
+        batch_size=2 * run.parallel.micro_batch_size,
     )
-    return CachedTeaching(cache, worker.device)
+    return CachedTeaching(cache, run.worker.device)
+
+
+def _before_epoch(state: Teaching, epoch: int) -> str | None:
+    return state.open_epoch(epoch)
+
+
+def _losses(
+    losses: Tensor, logits: Tensor, inputs: Tensor, batch: TrainBatch, state: Teaching, settings: DistillationConfig
+) -> Tensor:
+    soft = distillation_losses(logits, state.logits(batch, inputs), settings.temperature)
+    return distilled_losses(losses, soft, settings.hard_weight, settings.soft_weight)
+
+
+HOOKS = Hooks(state=make_teaching, before_epoch=_before_epoch, losses=_losses)

@@ -23,8 +23,10 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError, RaytricksError
-from raytricks.training.auto_micro_batch import AutoMicroBatch, Rewind, free_memory, is_out_of_memory
-from raytricks.training.distillation import make_teaching
+from raytricks.recipe.chain import Chain
+from raytricks.training.auto_micro_batch import AutoMicroBatch, free_memory, is_out_of_memory
+from raytricks.training.buffer_snapshot import BufferSnapshot
+from raytricks.training.context import RunContext
 from raytricks.training.evaluation import evaluate
 from raytricks.training.optimizer import change_settings
 from raytricks.training.phases import PhaseShare, phase_at, share_phases
@@ -32,10 +34,9 @@ from raytricks.training.records import Record
 from raytricks.training.run_files import RunFiles
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
-from raytricks.training.step_log import TOTALS, StepLog, add_to_totals
-from raytricks.training.summaries import epoch_summary, interval_summary
+from raytricks.training.step_log import TOTALS, StepLog, add_to_totals, epoch_summary, interval_summary
 from raytricks.training.worker import Worker
-from raytricks.tricks.batch_norm_averaging import average_batch_norm_buffers, share_first_batch_norm_buffers
+from raytricks.tricks.batch_norm_averaging import share_first_batch_norm_buffers
 
 MAX_SKIPPED_IN_A_ROW = 20  # a healthy fp16 run skips a step or two when the scale doubles
 
@@ -105,10 +106,12 @@ class _Run:
             worker=worker,
             precision=first.parallel.precision,
             is_resumed=self.files.newest is not None,
+            run=RunContext(config=config, data=job.data, batches=first.batches, worker=worker, parallel=first.parallel),
         )
-        # once for all phases: neither the teacher nor what it is shown changes
-        self.teaching = make_teaching(config, job.data, first.batches, worker, first.parallel)
-        self.log = StepLog(worker)
+        chain = Chain(config)
+        self.log = StepLog(worker, [name for call in chain.calls("measure") for name in call.hooks.measured])
+        self._step_totals, self._summaries = chain.calls("step_totals"), chain.calls("summary")
+        self._before_epoch, self._before_evaluation = chain.calls("before_epoch"), chain.calls("before_evaluation")
         # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
         self.check_every = 1 if worker.device.type == "cpu" else config.logging.every_steps
         self._stop_requested = stop_requested
@@ -117,7 +120,7 @@ class _Run:
         found = self.fitting.found_before()
         if found is not None:
             self.files.write("note", step=self.state.step, epoch=0, text=found)
-        self.rewind = Rewind(self.state.model) if self.fitting.redoes_steps else None
+        self.rewind = BufferSnapshot(self.state.model) if self.fitting.redoes_steps else None
         self._begin_phase(phase_at(self.phases, self.state.step))
 
     def epochs(self) -> Iterator[Record]:
@@ -143,14 +146,13 @@ class _Run:
             self.state,
             self.worker,
             phase.parallel.precision,
-            self.teaching.logits if self.teaching else None,
         )
 
     # -- one epoch ------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int) -> None:
-        if self.teaching is not None:
-            note = self.teaching.open_epoch(epoch)
+        for call in self._before_epoch:
+            note = call(state=self.state.carried.get(call.part.name), epoch=epoch)
             if note is not None:
                 self._write("note", epoch, text=note)
         self.state.ddp_model.train()
@@ -226,16 +228,15 @@ class _Run:
 
     def _finish_epoch(self, epoch: int) -> Record:
         totals = self.state.epoch_totals
-        equalise = average_batch_norm_buffers
-        if not self.config.tricks.batch_norm_averaging:
-            equalise = share_first_batch_norm_buffers
         for model in self.state.models:
-            equalise(model)
+            for call in self._before_evaluation:
+                call(model=model)
+            share_first_batch_norm_buffers(model)  # what no part has made equal on all workers
         started_s = time.perf_counter()
         is_evaluated = (epoch + 1) % self.config.logging.evaluate_every == 0 or epoch + 1 == self.recipe.epochs
         metrics = self._evaluate(self.job.data.evaluation, "val") if is_evaluated else {}
         record = {
-            **epoch_summary(totals, self.recipe.global_batch_size),
+            **epoch_summary(totals, self.recipe.global_batch_size, self._summaries),
             **metrics,
             "lr": self.recipe.lr(self.state.step),
             "loss_scale": self.state.scaler.get_scale(),
@@ -261,10 +262,10 @@ class _Run:
             self._check_row(row, first + offset)
         batch = self.recipe.global_batch_size
         sums: dict[str, float] = dict.fromkeys(TOTALS, 0.0)
-        add_to_totals(sums, rows, batch)
+        add_to_totals(sums, rows, batch, self._step_totals)
         sums["seconds"] = elapsed_s
         for name, value in sums.items():
-            self.state.epoch_totals[name] += value
+            self.state.epoch_totals[name] = self.state.epoch_totals.get(name, 0.0) + value
         self._write(
             "step",
             epoch,
@@ -312,9 +313,10 @@ class _Run:
         raise InterruptedRun(f"stopped after epoch {epoch + 1}; saved", asked)
 
     def _evaluate(self, data: LabelledImages, prefix: str) -> dict[str, float]:
-        """Measure the model, and its average as `prefix`_ema."""
+        """Measure the model, and each of its shadows as `prefix`_NAME."""
         metrics: dict[str, float] = {}
-        for model, name in zip(self.state.models, (prefix, f"{prefix}_ema"), strict=False):
+        names = (prefix, *(f"{prefix}_{name}" for name in self.state.shadows))
+        for model, name in zip(self.state.models, names, strict=True):
             measured = self._measure(model, data)
             metrics |= {f"{name}_{key}": value for key, value in measured.items()}
         return metrics

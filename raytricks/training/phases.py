@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatches
 from raytricks.data.prepared import PreparedData, with_augmentation
-from raytricks.recipe.augmentation import image_tricks
-from raytricks.recipe.blending import blends_images
+from raytricks.recipe.chain import Chain, image_chain
 from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.parallel_plan import ParallelPlan, plan_parallel
 from raytricks.recipe.phases import make_phases
@@ -73,8 +72,8 @@ def _batches(config: ExperimentConfig, data: PreparedData, worker: Worker, micro
         images_per_device=micro_batch_size,
         seed=config.seed,
         augmentation_seed=config.data.augmentation_seed,
-        image_tricks=image_tricks(config.tricks, data.channels),
+        image_tricks=image_chain(config),
         device=worker.device,
-        with_neighbours=blends_images(config),
+        with_neighbours=bool(Chain(config).calls("blend")),
         sides=training_sides(config),
     )

@@ -17,7 +17,12 @@ from raytricks.training.trackers import open_trackers
 from raytricks.training.worker import Worker
 
 _HAS_SAVED = ".has-saved"
-CHECKPOINTS, MODEL_FILE, AVERAGE_FILE = "checkpoints", "model.safetensors", "model_ema.safetensors"
+CHECKPOINTS, MODEL_FILE = "checkpoints", "model.safetensors"
+
+
+def shadow_file(name: str) -> str:
+    """Return the file of a second set of weights that a part keeps."""
+    return f"model_{name}.safetensors"
 
 
 class RunFiles:
@@ -119,11 +124,12 @@ class RunFiles:
         """Write the finished model and, when there is one, its average, on the first worker."""
         if not self._worker.is_first:
             return
-        of_average = {n.replace("_ema_", "_"): v for n, v in state.last_metrics.items() if "_ema_" in n}
-        of_model = {n: v for n, v in state.last_metrics.items() if "_ema_" not in n}
-        if state.average is not None:
-            weights = state.average.module.state_dict()
-            save_model(self._run_dir / AVERAGE_FILE, weights, self._config.model, data, of_average)
+        of_model = dict(state.last_metrics)
+        for name, module in state.shadows.items():
+            own = {n: of_model.pop(n) for n in state.last_metrics if f"_{name}_" in n}
+            of_shadow = {n.replace(f"_{name}_", "_"): value for n, value in own.items()}
+            path = self._run_dir / shadow_file(name)
+            save_model(path, module.state_dict(), self._config.model, data, of_shadow)
         save_model(self._run_dir / MODEL_FILE, state.model.state_dict(), self._config.model, data, of_model)
         self._is_finished = True
 

@@ -12,14 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 from raytricks.config.schema import ExperimentConfig
 from raytricks.models.registry import build_model
 from raytricks.models.weights import start_from
+from raytricks.recipe.chain import Chain
+from raytricks.training.context import RunContext
 from raytricks.training.optimizer import build_optimizer
 from raytricks.training.step_log import TOTALS
 from raytricks.training.worker import Worker
-from raytricks.tricks.ema import WeightAverage
-from raytricks.tricks.gradient_compression import compress_gradients
 from raytricks.tricks.mixed_precision import Precision, make_scaler
-from raytricks.tricks.sync_batch_norm import synchronise_batch_norm
-from raytricks.tricks.zero_gamma import zero_last_gammas
 
 _PLAIN = ("step", "epoch_totals", "skipped_in_a_row", "last_metrics")
 """Attributes of TrainingState that a checkpoint holds as they are."""
@@ -32,7 +30,8 @@ class TrainingState:
     Attributes:
         model: the plain module, whose names the state dict has.
         ddp_model: `model`, wrapped for data parallelism when there are several workers.
-        average: of the model's weights; None when that trick is off.
+        carried: what the parts carry from step to step, by their names.
+        shadows: second sets of weights that parts keep, by their names; evaluated and saved beside the model.
         step: optimizer steps made.
         epoch_totals: sums of the unfinished epoch, see step_log.
         skipped_in_a_row: steps that the loss scaler skipped since the last good one.
@@ -43,7 +42,8 @@ class TrainingState:
     ddp_model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: WeightAverage | None = None
+    carried: dict[str, Any] = field(default_factory=dict)
+    shadows: dict[str, nn.Module] = field(default_factory=dict)
     step: int = 0
     epoch_totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
     skipped_in_a_row: int = 0
@@ -51,8 +51,21 @@ class TrainingState:
 
     @property
     def models(self) -> list[nn.Module]:
-        """The model and, when there is one, its average."""
-        return [self.model] if self.average is None else [self.model, self.average.module]
+        """The model and its shadows."""
+        return [self.model, *self.shadows.values()]
+
+    def carry(self, chain: Chain, run: RunContext | None = None) -> None:
+        """Make what the parts carry; before a checkpoint is loaded. Collective.
+
+        Args:
+            run: None for a step outside of a run, as in a test; parts that need it are then left out.
+        """
+        for call in chain.calls("state"):
+            if run is None and "run" in call.wanted:
+                continue
+            self.carried[call.part.name] = call(model=self.model, run=run)
+        for call in chain.calls("weights"):
+            self.shadows[call.part.name] = call(state=self.carried[call.part.name])
 
     def content(self, buffers: Tensor | None) -> dict[str, Any]:
         """Return what a checkpoint holds: tensors and plain values.
@@ -62,7 +75,7 @@ class TrainingState:
         """
         return {
             "model": self.model.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self._saved_parts().items()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "worker_buffers": buffers,
@@ -72,8 +85,8 @@ class TrainingState:
     def load(self, content: dict[str, Any], worker: Worker) -> None:
         """Take over a checkpoint, made by this or another number of workers."""
         self.model.load_state_dict(content["model"])
-        if self.average is not None:
-            self.average.module.load_state_dict(content["average"])
+        for name, part in self._saved_parts().items():
+            part.load_state_dict(content["parts"][name])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         for name in _PLAIN:
@@ -83,6 +96,9 @@ class TrainingState:
         is_same_world = len(buffers) == worker.world_size
         load_worker_buffers(self.models, buffers[worker.rank] if is_same_world else buffers.mean(dim=0))
 
+    def _saved_parts(self) -> dict[str, Any]:
+        return {name: part for name, part in self.carried.items() if hasattr(part, "state_dict")}
+
 
 def build_state(
     config: ExperimentConfig,
@@ -91,12 +107,14 @@ def build_state(
     worker: Worker,
     precision: Precision,
     is_resumed: bool = False,
+    run: RunContext | None = None,
 ) -> TrainingState:
     """Build the model and its optimizer, alike on all workers.
 
     Args:
         config: resolved.
         is_resumed: a checkpoint follows, so the weights to start from are not needed any more.
+        run: as of `TrainingState.carry`.
 
     Raises:
         ConfigError: the weights to start from cannot be used.
@@ -105,26 +123,21 @@ def build_state(
     assert config.data.channels is not None and config.data.image_size is not None
     channels, side = config.data.channels, config.data.image_size
     model = build_model(config.model, num_classes=len(class_names), in_channels=channels, image_size=side)
-    if config.tricks.zero_gamma:
-        zero_last_gammas(model)
+    chain = Chain(config)
+    for call in chain.calls("model"):
+        model = call(model=model, num_workers=worker.world_size)
     if not is_resumed:  # overwrites what zero gamma did, as it should
         start_from(model, config.model, class_names=class_names, image_size=side)
     layout = torch.channels_last if config.hardware.channels_last else torch.contiguous_format
     model = model.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
     ddp_model = model
     if worker.world_size > 1:
-        if config.tricks.sync_batch_norm:
-            model = synchronise_batch_norm(model)
         ddp_model = _data_parallel(model, worker)
-        compression = config.tricks.gradient_compression
-        compress_gradients(ddp_model, compression.kind, compression.rank)
-    return TrainingState(
-        model,
-        ddp_model,
-        build_optimizer(model, config),
-        make_scaler(precision, worker.device_type),
-        WeightAverage(model) if config.tricks.ema.decay else None,
-    )
+        for call in chain.calls("reduction"):
+            call(ddp_model=ddp_model)
+    state = TrainingState(model, ddp_model, build_optimizer(model, config), make_scaler(precision, worker.device_type))
+    state.carry(chain, run)
+    return state
 
 
 def _data_parallel(model: nn.Module, worker: Worker) -> DistributedDataParallel:

@@ -1,47 +1,47 @@
 """One optimizer step: forward and backward of its micro-batches, then the update.
 
     begin:                  lr, blend, dropout seed of the step
-    for each micro-batch:   forward (autocast) -> objective -> scaled backward
+    for each micro-batch:   forward (autocast) -> losses -> scaled backward
     after the last:         unscale -> norm -> clip -> update (or skip, fp16) -> next scale -> average
 
 The objective of a micro-batch is the SUM over its images divided by the global batch, so
 uneven shares and accumulation give exactly the gradient of the global mean (DDP averages over
-workers, hence the factor world_size).
+workers, hence the factor world_size). No trick is known here by name: what is on comes in through
+the slots of raytricks.parts.hooks.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
-from raytricks.recipe.blending import Blend, blends_images, draw_blend
+from raytricks.data.randomness import step_generator
+from raytricks.parts.contexts import Blend
+from raytricks.recipe.chain import Chain, chosen_call
 from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.recipe import Recipe
-from raytricks.training.objective import Targets, objective_losses, plain_sums
+from raytricks.training.buffer_snapshot import BufferSnapshot
+from raytricks.training.loss import Targets, plain_sums
 from raytricks.training.state import TrainingState
 from raytricks.training.worker import Worker
-from raytricks.tricks.ema import average_decay
-from raytricks.tricks.gradient_clipping import clip_by_norm, global_norm
-from raytricks.tricks.gradient_noise_scale import squared_gradient_norm
+from raytricks.tricks.gradient_clipping import global_norm
 from raytricks.tricks.mixed_precision import Precision, autocast
-from raytricks.tricks.statistics_guard import StatisticsGuard
 
 _RNG_STRIDE = 1_000_003  # spreads (seed, step, rank) over the generator's seeds
-
-TeacherLogits = Callable[[TrainBatch, Tensor], Tensor]
-"""Of a micro-batch and its blended inputs (n, C, S, S): the teacher's (n, K) logits."""
+_CHOICE = "blend"  # the stream that chooses between several blends of a step
 
 
 class Stepper:
-    """Carries out the steps of one worker.
+    """Makes the steps of one worker in one phase of a run.
 
     Args:
-        config: resolved.
+        config: resolved, of the phase.
         precision: fp32, fp16 or bf16.
-        teacher_logits: for distillation, else None.
+        carried: what the parts carry through the run, by their names; see the slot `state`.
     """
 
     def __init__(
@@ -51,36 +51,41 @@ class Stepper:
         state: TrainingState,
         worker: Worker,
         precision: Precision,
-        teacher_logits: TeacherLogits | None = None,
+        carried: Mapping[str, Any] | None = None,
     ) -> None:
         self._config = config
         self._recipe = recipe
         self._state = state
         self._worker = worker
         self._precision: Precision = precision
-        self._teacher_logits = teacher_logits
-        self._has_neighbours = blends_images(config)
+        self._carried = carried or state.carried
         self._sides = training_sides(config)
         self._layout = torch.channels_last if config.hardware.channels_last else torch.contiguous_format
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
+        chain = Chain(config)
+        self._blends, self._targets, self._losses = (chain.calls(slot) for slot in ("blend", "targets", "losses"))
+        self._measures, self._gradients = chain.calls("measure"), chain.calls("gradients")
+        self._after_step = chain.calls("after_step")
+        self._loss = chosen_call(config, "loss", "loss")
+        self.measured = tuple(name for call in self._measures for name in call.hooks.measured)
         # only the loss scaler goes on after a step that overflowed
-        self._guard = StatisticsGuard(state.model) if state.scaler.is_enabled() else None
+        self._guard = BufferSnapshot(state.model) if state.scaler.is_enabled() else None
         self._blend: Blend | None = None
         self._sums: Tensor | None = None
-        self._noise: Tensor | None = None
+        self._figures: list[Tensor] = []
 
     def begin(self) -> None:
         """Prepare the next step: its learning rate and its random numbers."""
         step = self._state.step + 1
+        lr = self._recipe.lr(step)
         for group in self._state.optimizer.param_groups:
-            group["lr"] = self._recipe.lr(step)
-        epoch = self._recipe.epoch_of(step)
-        self._blend = draw_blend(self._config, step, epoch, self._sides[epoch])
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        self._blend = self._draw_blend(step)
         self._seed_dropout(step)
         if self._guard is not None:
             self._guard.remember()
         self._state.optimizer.zero_grad(set_to_none=True)
-        self._sums = self._noise = None
+        self._sums, self._figures = None, []
 
     def accumulate(self, batch: TrainBatch) -> None:
         """Add the gradient of one micro-batch; the last one also sums it over the workers."""
@@ -90,9 +95,9 @@ class Stepper:
             with autocast(self._worker.device_type, self._precision):
                 logits = self._state.ddp_model(inputs)
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            losses = objective_losses(logits, targets, self._config.tricks)
-            if self._noise is None:
-                self._noise = self._measure_noise(losses)
+            losses = self._losses_of(logits, targets, inputs, batch)
+            if self._sums is None:  # the first micro-batch stands for the step
+                self._figures = [self._measure(call, losses) for call in self._measures]
             objective = losses.sum()
             scale = self._worker.world_size / self._recipe.global_batch_size
             self._state.scaler.scale(objective * scale).backward()
@@ -105,45 +110,64 @@ class Stepper:
         return global_norm(self._parameters)
 
     def update(self, norm: Tensor) -> Tensor:
-        """Clip and update the weights and their average; return the step's row for the log.
+        """Update the weights and what follows them; return the step's row for the log.
 
         The scaler of fp16 leaves the weights alone when the norm is not finite.
         """
         state = self._state
         is_finite = norm.isfinite()
-        if self._config.recipe.clip_norm is not None:
-            clip_by_norm(self._parameters, norm, self._config.recipe.clip_norm)
+        for call in self._gradients:
+            call(parameters=self._parameters, norm=norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.step += 1
         if self._guard is not None:
             self._guard.restore_unless(is_finite)
-        if state.average is not None:
-            state.average.update(average_decay(self._config.tricks.ema.decay, state.step))
-        assert self._sums is not None and self._noise is not None
-        return torch.cat([self._sums, torch.stack([norm, ~is_finite]).float(), self._noise])
+        for call in self._after_step:
+            call(state=self._carried.get(call.part.name), step=state.step)
+        assert self._sums is not None
+        return torch.cat([self._sums, torch.stack([norm, ~is_finite]).float(), *self._figures])
+
+    def _draw_blend(self, step: int) -> Blend | None:
+        """Draw the step's blend from (seed, step): equal on every worker and after a resume; of several, one."""
+        epoch = self._recipe.epoch_of(step)
+        side, epochs_left = self._sides[epoch], self._config.recipe.epochs - epoch
+        drawn = [
+            blend
+            for call in self._blends
+            if (blend := call(rng=self._rng(step, call.part.name), side=side, epochs_left=epochs_left)) is not None
+        ]
+        if len(drawn) > 1:
+            return drawn[int(self._rng(step, _CHOICE).random() * len(drawn))]
+        return drawn[0] if drawn else None
+
+    def _rng(self, step: int, name: str):
+        return step_generator(self._config.seed, step, name)
 
     def _blended(self, batch: TrainBatch) -> tuple[Tensor, Targets]:
         inputs, labels, neighbour_labels = batch.inputs, batch.labels, None
-        if self._has_neighbours:
+        if self._blends:  # each batch brings the left neighbour of its first image
             inputs, neighbours = inputs[1:], inputs[:-1]
             labels, neighbour_labels = labels[1:], labels[:-1]
             if self._blend is not None:
                 inputs = self._blend.apply(inputs, neighbours)
-        inputs = inputs.contiguous(memory_format=self._layout)
-        teacher_logits = None if self._teacher_logits is None else self._teacher_logits(batch, inputs)
-        return inputs, Targets(labels, neighbour_labels, self._blend, teacher_logits)
+        return inputs.contiguous(memory_format=self._layout), Targets(labels, neighbour_labels, self._blend)
 
-    def _measure_noise(self, losses: Tensor) -> Tensor:
-        """Return (2,) for the log: |g_b|^2 and 1/b of the first half of a micro-batch, or zeros."""
-        every, step = self._config.logging.noise_scale_every, self._state.step + 1
-        num_images = len(losses) // 2
-        if every is None or step % every or num_images == 0:
-            return torch.zeros(2, device=losses.device)
-        scaler = self._state.scaler
-        square = squared_gradient_norm(scaler.scale(losses[:num_images].mean()), self._parameters)
-        unit = scaler.scale(torch.ones_like(square))  # the loss scale, without waiting for it
-        return torch.stack([square / unit.square(), torch.full_like(square, 1 / num_images)]).float()
+    def _losses_of(self, logits: Tensor, targets: Targets, inputs: Tensor, batch: TrainBatch) -> Tensor:
+        losses = self._loss(logits=logits, targets=targets.probabilities(logits.shape[1], logits.dtype, self._soften))
+        for call in self._losses:
+            state = self._carried.get(call.part.name)
+            losses = call(losses=losses, logits=logits, inputs=inputs, batch=batch, state=state)
+        return losses
+
+    def _soften(self, one_hot: Tensor) -> Tensor:
+        for call in self._targets:
+            one_hot = call(targets=one_hot)
+        return one_hot
+
+    def _measure(self, call, losses: Tensor) -> Tensor:
+        state = self._state
+        return call(losses=losses, parameters=self._parameters, scaler=state.scaler, step=state.step + 1)
 
     def _seed_dropout(self, step: int) -> None:
         """Make dropout depend on (seed, step, rank), so that a resume needs no generator state."""

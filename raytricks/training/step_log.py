@@ -1,8 +1,11 @@
-"""Metrics of the steps, kept on the device and fetched a few times an epoch.
+"""Metrics of the steps, kept on the device and fetched a few times an epoch, and the figures made of them.
 
 Reading a number from a GPU waits for it; one read an interval costs nothing. The sums of all
 workers are added in the same read.
 """
+
+from collections.abc import Callable, Mapping, Sequence
+import math
 
 import torch
 from torch import Tensor
@@ -11,27 +14,34 @@ from raytricks.training.worker import Worker
 
 SUMMED = ("objective", "cross_entropy", "correct")
 """Per step, sums over its images: objective, plain cross-entropy, correct answers."""
-SHARED = ("grad_norm", "skipped", "small_square", "small_inverse")
-"""Per step, means over the workers: the gradient's norm; 1 when the loss scaler skipped the step;
-|g_b|^2 and 1/b of a small batch, 0 where the gradient noise is not measured."""
+SHARED = ("grad_norm", "skipped")
+"""Per step, means over the workers: the gradient's norm; 1 when the loss scaler skipped the step. What parts
+measure follows them."""
 STEP_VALUES = SUMMED + SHARED
-NOISE_TOTALS = ("noise_steps", "noise_small_square", "noise_small_inverse", "noise_large_square")
-TOTALS = (*SUMMED, "skipped", "images", "seconds", "data_wait_s", *NOISE_TOTALS)
-"""Of an epoch: sums over its steps; data_wait_s is the first worker's wait for its batches."""
+TOTALS = (*SUMMED, "skipped", "images", "seconds", "data_wait_s")
+"""Of an epoch: sums over its steps; data_wait_s is the first worker's wait for its batches. Parts add their own."""
+
+
+RowTotals = Callable[..., Mapping[str, float]]
+Summary = Callable[..., Mapping[str, float | None]]
 
 
 class StepLog:
-    """Collects one row a step and hands them out summed over the workers."""
+    """Collects one row a step and hands them out summed over the workers.
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    Attributes:
+        measured: names of what parts measure, after those of STEP_VALUES.
+    """
+
+    def __init__(self, worker: Worker, measured: Sequence[str] = ()) -> None:
+        self._worker, self.measured = worker, tuple(measured)
         self._rows: list[Tensor] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, row: Tensor) -> None:
-        """Keep a step's float32 values, in the order of STEP_VALUES, on the device; does not wait for them."""
+        """Keep a step's float32 values, STEP_VALUES and what is measured, on the device; does not wait for them."""
         self._rows.append(row)
 
     def fetch(self) -> list[dict[str, float]]:
@@ -45,15 +55,18 @@ class StepLog:
         self._rows = []
         rows = self._worker.sum_over_workers(rows)
         rows[:, len(SUMMED) :] /= self._worker.world_size
-        return [dict(zip(STEP_VALUES, row, strict=True)) for row in rows.tolist()]
+        return [dict(zip(STEP_VALUES + self.measured, row, strict=True)) for row in rows.tolist()]
 
 
-def add_to_totals(totals: dict[str, float], rows: list[dict[str, float]], batch: int) -> None:
+def add_to_totals(
+    totals: dict[str, float], rows: list[dict[str, float]], batch: int, of_parts: Sequence[RowTotals] = ()
+) -> None:
     """Add steps to an epoch's totals; what a skipped step computed may not be finite and is left out.
 
     Args:
         totals: keys of TOTALS; `seconds` is left to the caller.
         batch: images of a step.
+        of_parts: the slot `step_totals`.
     """
     totals["skipped"] += sum(row["skipped"] for row in rows)
     for row in rows:
@@ -62,8 +75,51 @@ def add_to_totals(totals: dict[str, float], rows: list[dict[str, float]], batch:
         totals["images"] += batch
         for name in SUMMED:
             totals[name] += row[name]
-        if row["small_inverse"]:
-            totals["noise_steps"] += 1
-            totals["noise_small_square"] += row["small_square"]
-            totals["noise_small_inverse"] += row["small_inverse"]
-            totals["noise_large_square"] += row["grad_norm"] ** 2
+        for call in of_parts:
+            for name, value in call(row=row).items():
+                totals[name] = totals.get(name, 0.0) + value
+
+
+def interval_summary(sums: dict[str, float], num_steps: int, global_batch_size: int) -> dict[str, float]:
+    """Return the figures of some steps.
+
+    Args:
+        sums: keys of TOTALS.
+    """
+    images = sums["images"]
+    means = (mean(sums[name], images) for name in SUMMED)
+    return {
+        **dict(zip(("objective", "cross_entropy", "top1"), means, strict=True)),
+        "skipped_steps": int(sums["skipped"]),
+        "images_per_second": num_steps * global_batch_size / sums["seconds"],
+    }
+
+
+def epoch_summary(
+    totals: dict[str, float], global_batch_size: int, of_parts: Sequence[Summary] = ()
+) -> dict[str, float | None]:
+    """Return the figures of an epoch's training.
+
+    Args:
+        totals: keys of TOTALS.
+        of_parts: the slot `summary`.
+    """
+    images, seconds = totals["images"], totals["seconds"]
+    images_seen = images + totals["skipped"] * global_batch_size
+    summary: dict[str, float | None] = {
+        "train_objective": mean(totals["objective"], images),
+        "train_cross_entropy": mean(totals["cross_entropy"], images),
+        "train_top1": mean(totals["correct"], images),
+        "skipped_steps": int(totals["skipped"]),
+        "images_per_second": images_seen / seconds,
+        "train_s": seconds,
+        "data_wait_s": totals["data_wait_s"],
+    }
+    for call in of_parts:
+        summary |= call(totals=totals, global_batch_size=global_batch_size)
+    return summary
+
+
+def mean(total: float, count: float) -> float:
+    """Return NaN where there is nothing to take the mean of: fp16 skipped every step."""
+    return total / count if count else math.nan

@@ -1,8 +1,6 @@
-"""The bag of tricks: one file each, pure functions of numbers, tensors and modules.
+"""The bag of tricks: one file each, pure functions of numbers, tensors and modules, and the Hooks that bring them in.
 
-`table.py` lists every trick with its file, its source and its switches (TRICKS); docs/tricks.md
-explains them. Three files are parts of others: `schedule.py` puts warmup and decay together,
-`statistics_guard.py` keeps an overflow of mixed precision out of the batch-norm statistics, and
-`layerwise.py` is what LARS and LAMB share.
+`raytricks.parts.tricks` has the row of every trick with its settings and switches; docs/tricks.md explains them.
+Two files are parts of others: `layerwise.py` is what LARS and LAMB share, `sgd.py` torch's own optimizer.
 The ResNet variants are raytricks/models/resnet.py.
 """

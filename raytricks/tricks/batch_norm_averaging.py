@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import distributed, nn
 
+from raytricks.parts.hooks import Hooks
+
 
 def average_batch_norm_buffers(model: nn.Module) -> None:
     """Replace the running means and variances by their means over all workers, in place.
@@ -55,3 +57,6 @@ def _running_statistics(model: nn.Module) -> list[torch.Tensor]:
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     statistics = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var)]
     return [buffer for buffer in statistics if buffer is not None]
+
+
+HOOKS = Hooks(before_evaluation=average_batch_norm_buffers)

@@ -4,9 +4,14 @@ Pixels are on the scale 0..255, before normalisation. Every factor comes from a 
 caller drew for its image, so an image's colours depend on nothing else in its batch.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.tricks import ColorJitterConfig
 
 JITTER_DRAWS = 3  # uniforms an image: hue, saturation, brightness
 PCA_DRAWS = 3
@@ -151,3 +156,24 @@ def _check(name: str, images: Tensor, draws: np.ndarray, num_draws: int, *, need
         raise ValueError(f"images must have the shape (N, 3, H, W), got {tuple(images.shape)}; gray has no hue")
     if draws.shape != (len(images), num_draws):
         raise ValueError(f"{name} must have the shape {(len(images), num_draws)}, got {draws.shape}")
+
+
+def _problems(channels: int, settings: ColorJitterConfig) -> Iterator[str]:
+    for name in ("saturation", "hue", "pca_std"):
+        if channels != 3 and getattr(settings, name) > 0:
+            yield (
+                f"tricks.color_jitter.{name} needs colour images (3 channels), got {getattr(settings, name):g} with "
+                f"{channels}; set tricks.color_jitter.{name}=0"
+            )
+
+
+def _pixels(images: Tensor, draws: np.ndarray, settings: ColorJitterConfig) -> Tensor:
+    if settings.brightness or settings.saturation or settings.hue:
+        jitter = draws[:, :JITTER_DRAWS]
+        images = jitter_color(images.float(), jitter, settings.brightness, settings.saturation, settings.hue)
+    if settings.pca_std:
+        images = pca_noise(images.float(), standard_normals(draws[:, JITTER_DRAWS:]), settings.pca_std)
+    return images
+
+
+HOOKS = Hooks(num_draws=JITTER_DRAWS + PCA_DRAWS, problems=_problems, pixels=_pixels)

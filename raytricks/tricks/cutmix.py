@@ -6,11 +6,14 @@ workers. Not in the paper.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-CUTMIX_STREAM = 0x63757478  # "cutx": keeps these draws apart from others seeded by (seed, step)
+from raytricks.parts.contexts import Blend
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.tricks import CutMixConfig
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Rectangle:
         return (self.bottom - self.top) * (self.right - self.left)
 
 
-def draw_rectangle(alpha: float, seed: int, step: int, height: int, width: int) -> Rectangle:
+def draw_rectangle(alpha: float, rng: np.random.Generator, height: int, width: int) -> Rectangle:
     """Draw a step's rectangle, equal on every worker and after a resume.
 
     Its centre is uniform over the image and its sides are sqrt(1 - w) of the image's, with
@@ -35,8 +38,7 @@ def draw_rectangle(alpha: float, seed: int, step: int, height: int, width: int) 
 
     Args:
         alpha: of the Beta distribution, >= 0 (Yun et al.: 1); 0: off, an empty rectangle.
-        seed: the run's seed, >= 0.
-        step: number of the update, >= 0.
+        rng: of the step.
         height, width: of the images, pixels.
 
     Raises:
@@ -48,7 +50,6 @@ def draw_rectangle(alpha: float, seed: int, step: int, height: int, width: int) 
         raise ValueError(f"alpha must be >= 0, got {alpha}; 0 turns CutMix off")
     if alpha == 0:
         return Rectangle(0, 0, 0, 0)
-    rng = np.random.default_rng((seed, step, CUTMIX_STREAM))
     half = 0.5 * np.sqrt(1 - rng.beta(alpha, alpha))
     row, column = rng.integers(height), rng.integers(width)
     return centred_rectangle(int(row), int(column), int(half * height), int(half * width), height, width)
@@ -90,3 +91,13 @@ def paste(inputs: torch.Tensor, neighbours: torch.Tensor, rectangle: Rectangle) 
 def kept_part(rectangle: Rectangle, height: int, width: int) -> float:
     """Return the part of each image that is its own: the weight of its own label, in [0, 1]."""
     return 1 - rectangle.num_pixels / (height * width)
+
+
+def _blend(rng: np.random.Generator, side: int, epochs_left: int, settings: CutMixConfig) -> Blend | None:
+    if epochs_left <= settings.off_epochs:
+        return None
+    rectangle = draw_rectangle(settings.alpha, rng, side, side)
+    return Blend(kept_part(rectangle, side, side), partial(paste, rectangle=rectangle))
+
+
+HOOKS = Hooks(blend=_blend)

@@ -9,6 +9,10 @@ end of the curve. Counting from the update itself would spend the last one on a 
 from collections.abc import Sequence
 import math
 
+from raytricks.parts.contexts import LrPoint
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.tricks import DecayConfig
+
 
 def cosine_factor(step: int, warmup_steps: int, total_steps: int) -> float:
     """Return (1 + cos(pi t/T))/2, with t the updates made since the warmup, T = total - warmup.
@@ -67,3 +71,12 @@ def _check(step: int, warmup_steps: int, total_steps: int) -> None:
         raise ValueError(f"total_steps must be >= 1, got {total_steps}")
     if not 0 <= warmup_steps <= total_steps:
         raise ValueError(f"warmup_steps must be in [0, total_steps = {total_steps}], got {warmup_steps}")
+
+
+def _lr_factor(point: LrPoint, settings: DecayConfig) -> float:
+    if settings.kind == "step":
+        return step_factor(point.step, point.total_steps, settings.milestones, settings.factor)
+    return cosine_factor(point.step, point.warmup_steps, point.total_steps) if settings.kind == "cosine" else 1.0
+
+
+HOOKS = Hooks(lr_factor=_lr_factor)

@@ -1,9 +1,13 @@
 """Exponential moving average of the weights, evaluated beside them; not in the paper."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
+
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.tricks import EmaConfig
 
 
 def average_decay(decay: float, step: int) -> float:
@@ -57,3 +61,26 @@ class WeightAverage:
         torch._foreach_lerp_(self._averages, self._values, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for average, value in self._whole:
             average.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averaged tensors by name."""
+        return self.module.state_dict()
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.module.load_state_dict(content)
+
+
+def _state(model: nn.Module) -> WeightAverage:
+    return WeightAverage(model)
+
+
+def _after_step(state: WeightAverage, step: int, settings: EmaConfig) -> None:
+    state.update(average_decay(settings.decay, step))
+
+
+def _weights(state: WeightAverage) -> nn.Module:
+    return state.module
+
+
+HOOKS = Hooks(state=_state, after_step=_after_step, weights=_weights)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from raytricks.parts.hooks import Hooks
+
 
 def global_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     """Return the 2-norm of all gradients taken as one vector.
@@ -38,3 +40,10 @@ def clip_by_norm(parameters: Iterable[nn.Parameter], norm: torch.Tensor, clip_no
     if not clip_norm > 0:
         raise ValueError(f"clip_norm must be > 0, got {clip_norm}")
     nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+
+
+def _gradients(parameters: list[nn.Parameter], norm: torch.Tensor, settings: float) -> None:
+    clip_by_norm(parameters, norm, settings)
+
+
+HOOKS = Hooks(gradients=_gradients)

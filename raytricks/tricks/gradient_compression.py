@@ -3,9 +3,13 @@
 The gradients still become the mean over the workers, rounded to half precision or to a low rank.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 from torch.nn.parallel import DistributedDataParallel
+
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.tricks import GradientCompressionConfig
 
 Compression = Literal["none", "fp16", "bf16", "powersgd"]
 _EXACT_STEPS = 10  # PowerSGD's start: torch allows its error feedback from the third step on
@@ -40,3 +44,18 @@ def compress_gradients(model: DistributedDataParallel, kind: Compression, rank: 
     else:
         hook = default_hooks.fp16_compress_hook if kind == "fp16" else default_hooks.bf16_compress_hook
         model.register_comm_hook(None, hook)
+
+
+def _problems(num_workers: int, device_type: str, settings: GradientCompressionConfig) -> Iterator[str]:
+    if settings.kind == "powersgd" and num_workers > 1 and device_type == "cpu":
+        yield (  # seen: gloo aborts the process as soon as there are two buckets
+            "tricks.gradient_compression.kind: torch's powersgd starts collectives in another order on each worker, "
+            "which gloo, the CPU's backend, cannot sort out; take fp16 or bf16, or GPUs"
+        )
+
+
+def _reduction(ddp_model: DistributedDataParallel, settings: GradientCompressionConfig) -> None:
+    compress_gradients(ddp_model, settings.kind, settings.rank)
+
+
+HOOKS = Hooks(problems=_problems, reduction=_reduction)

@@ -5,10 +5,12 @@ its noise. Beyond the noise scale a larger batch averages away little more, and 
 scaled with it overshoots: linear scaling is safe up to about this batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+
+from raytricks.parts.hooks import Hooks
 
 
 def squared_gradient_norm(loss: torch.Tensor, parameters: Sequence[nn.Parameter]) -> torch.Tensor:
@@ -49,3 +51,41 @@ def noise_scale(small_square: float, large_square: float, small_inverse: float, 
     if true_square <= 0:
         return None
     return max(noise, 0.0) / true_square
+
+
+MEASURED = ("small_square", "small_inverse")
+"""|g_b|^2 and 1/b of the first half of a micro-batch; 0 in the steps that are not measured."""
+
+
+def _measure(
+    losses: torch.Tensor, parameters: list[nn.Parameter], scaler: torch.amp.GradScaler, step: int, settings: int
+) -> torch.Tensor:
+    num_images = len(losses) // 2
+    if step % settings or num_images == 0:
+        return torch.zeros(2, device=losses.device)
+    square = squared_gradient_norm(scaler.scale(losses[:num_images].mean()), parameters)
+    unit = scaler.scale(torch.ones_like(square))  # the loss scale, without waiting for it
+    return torch.stack([square / unit.square(), torch.full_like(square, 1 / num_images)]).float()
+
+
+def _step_totals(row: Mapping[str, float]) -> dict[str, float]:
+    if not row["small_inverse"]:
+        return {}
+    return {
+        "noise_steps": 1,
+        "noise_small_square": row["small_square"],
+        "noise_small_inverse": row["small_inverse"],
+        "noise_large_square": row["grad_norm"] ** 2,
+    }
+
+
+def _summary(totals: Mapping[str, float], global_batch_size: int) -> dict[str, float | None]:
+    steps = totals.get("noise_steps", 0)
+    if not steps:
+        return {}
+    names = ("small_square", "small_inverse", "large_square")
+    small_square, small_inverse, large_square = (totals[f"noise_{name}"] / steps for name in names)
+    return {"noise_scale": noise_scale(small_square, large_square, small_inverse, 1 / global_batch_size)}
+
+
+HOOKS = Hooks(measured=MEASURED, measure=_measure, step_totals=_step_totals, summary=_summary)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.optimizers import LambConfig
 from raytricks.tricks.layerwise import LayerwiseOptimizer, Tensors, trust_ratios
 
 
@@ -91,3 +93,10 @@ class Lamb(LayerwiseOptimizer):
             raise ValueError(f"betas must be two numbers in [0, 1), got {settings['betas']}")
         if not 0 < settings["epsilon"] < math.inf:
             raise ValueError(f"epsilon must be in (0, inf), got {settings['epsilon']}")
+
+
+def _build(groups: list[dict[str, Any]], lr: float, settings: LambConfig) -> Lamb:
+    return Lamb(groups, lr, betas=settings.betas, epsilon=settings.epsilon)
+
+
+HOOKS = Hooks(build=_build)

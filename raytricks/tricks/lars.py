@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.optimizers import LarsConfig
 from raytricks.tricks.layerwise import LayerwiseOptimizer, Tensors, trust_ratios
+from raytricks.tricks.sgd import renew_velocities
 
 
 class Lars(LayerwiseOptimizer):
@@ -84,3 +87,16 @@ class Lars(LayerwiseOptimizer):
             raise ValueError(f"trust_coefficient must be in (0, inf), got {settings['trust_coefficient']}")
         if settings["nesterov"] and settings["momentum"] == 0:
             raise ValueError("nesterov needs momentum > 0, got momentum 0")
+
+
+def _build(groups: list[dict[str, Any]], lr: float, settings: LarsConfig) -> Lars:
+    return Lars(
+        groups,
+        lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        trust_coefficient=settings.trust_coefficient,
+    )
+
+
+HOOKS = Hooks(build=_build, changed=renew_velocities)

@@ -3,6 +3,9 @@
 import math
 from typing import Literal
 
+from raytricks.parts.contexts import LrPoint
+from raytricks.parts.hooks import Hooks
+
 BASE_BATCH_SIZE = 256
 
 
@@ -30,3 +33,10 @@ def peak_learning_rate(
     if rule not in factors:
         raise ValueError(f"rule must be one of {', '.join(factors)}, got {rule!r}")
     return base_lr * factors[rule]
+
+
+def _lr_factor(point: LrPoint, settings: Literal["linear", "sqrt", "none"]) -> float:
+    return peak_learning_rate(1.0, point.global_batch_size, settings)
+
+
+HOOKS = Hooks(lr_factor=_lr_factor)

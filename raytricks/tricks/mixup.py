@@ -6,21 +6,22 @@ more image, its left neighbour, and the result does not depend on the number of 
 must be shuffled; a batch of one blends with itself.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
-MIXUP_STREAM = 0x6D697875  # "mixu": keeps these draws apart from others seeded by (seed, step)
+from raytricks.parts.contexts import Blend
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.tricks import MixupConfig
 
 
-def draw_mix_weight(alpha: float, seed: int, step: int) -> float:
+def draw_mix_weight(alpha: float, rng: np.random.Generator) -> float:
     """Draw the weight of a step's own images, equal on every worker and after a resume.
 
     Args:
         alpha: of Beta(alpha, alpha), >= 0 (paper: 0.2); 0: off.
-        seed: the run's seed, >= 0.
-        step: number of the update, >= 0.
+        rng: of the step.
 
     Returns:
         mix_weight in [0, 1]; 1.0 when off.
@@ -34,7 +35,7 @@ def draw_mix_weight(alpha: float, seed: int, step: int) -> float:
         raise ValueError(f"alpha must be >= 0, got {alpha}; 0 turns mixup off")
     if alpha == 0:
         return 1.0
-    return float(np.random.default_rng((seed, step, MIXUP_STREAM)).beta(alpha, alpha))
+    return float(rng.beta(alpha, alpha))
 
 
 def mix(inputs: torch.Tensor, neighbours: torch.Tensor, mix_weight: float) -> torch.Tensor:
@@ -60,34 +61,16 @@ def mix(inputs: torch.Tensor, neighbours: torch.Tensor, mix_weight: float) -> to
     return inputs * mix_weight + neighbours * (1 - mix_weight)
 
 
-def mixed_loss(
-    loss_per_sample: Callable[[torch.Tensor], torch.Tensor],
-    labels: torch.Tensor,
-    neighbour_labels: torch.Tensor,
-    mix_weight: float,
-) -> torch.Tensor:
-    """Return the loss of each sample to its mixed label.
-
-    Cross-entropy is linear in the target, so mixing two losses equals the loss to the mixed target.
-    Smoothing belongs inside `loss_per_sample`, once: it commutes with mixing.
-
-    Args:
-        loss_per_sample: labels (N,) -> losses (N,).
-        labels: (N,) of the images themselves.
-        neighbour_labels: (N,) of the images they were mixed with.
-        mix_weight: the one the images were mixed with, in [0, 1].
-
-    Raises:
-        ValueError: mix_weight is out of range.
-
-    Source: He et al. 2018, section 5.4.
-    """
-    _check_mix_weight(mix_weight)
-    if mix_weight == 1:
-        return loss_per_sample(labels)
-    return mix_weight * loss_per_sample(labels) + (1 - mix_weight) * loss_per_sample(neighbour_labels)
-
-
 def _check_mix_weight(mix_weight: float) -> None:
     if not 0 <= mix_weight <= 1:
         raise ValueError(f"mix_weight must be in [0, 1], got {mix_weight}")
+
+
+def _blend(rng: np.random.Generator, epochs_left: int, settings: MixupConfig) -> Blend | None:
+    if epochs_left <= settings.off_epochs:
+        return None
+    mix_weight = draw_mix_weight(settings.alpha, rng)
+    return Blend(mix_weight, partial(mix, mix_weight=mix_weight))
+
+
+HOOKS = Hooks(blend=_blend)

@@ -4,6 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raytricks.parts.hooks import Hooks
+from raytricks.parts.tricks import RandomErasingConfig
+
 _ATTEMPTS = 10  # as torchvision's RandomErasing, before it leaves the image whole
 ERASING_DRAWS = 1 + 4 * _ATTEMPTS  # uniforms an image: whether, then area, aspect, top and left of each attempt
 
@@ -91,3 +94,10 @@ def _check(draws: np.ndarray, probability: float, area: tuple[float, float], asp
         raise ValueError(f"area must be (low, high) with 0 < low <= high <= 1, got {tuple(area)}")
     if not 0 < aspect[0] <= aspect[1]:
         raise ValueError(f"aspect must be (low, high) with 0 < low <= high, got {tuple(aspect)}")
+
+
+def _inputs(images: Tensor, draws: np.ndarray, settings: RandomErasingConfig) -> Tensor:
+    return erase(images, draws, settings.probability, settings.area, settings.aspect)
+
+
+HOOKS = Hooks(num_draws=ERASING_DRAWS, inputs=_inputs)

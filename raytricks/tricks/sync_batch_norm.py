@@ -4,7 +4,11 @@ Worth its communication only where a worker sees few images; the paper, like Goy
 normalises per worker. torch has it for GPUs only.
 """
 
+from collections.abc import Iterator
+
 from torch import nn
+
+from raytricks.parts.hooks import Hooks
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
@@ -13,3 +17,18 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
     Call it before DistributedDataParallel; names, weights and statistics stay as they are.
     """
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def _problems(num_workers: int, device_type: str) -> Iterator[str]:
+    if num_workers > 1 and device_type == "cpu":
+        yield (
+            "tricks.sync_batch_norm: torch synchronises batch norm on GPUs only, this run is on cpu; set it to false, "
+            "or model.norm=group, which does not depend on the workers"
+        )
+
+
+def _model(model: nn.Module, num_workers: int) -> nn.Module:
+    return synchronise_batch_norm(model) if num_workers > 1 else model
+
+
+HOOKS = Hooks(problems=_problems, model=_model)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from raytricks.parts.hooks import Hooks
+
 TRIVIAL_AUGMENT_DRAWS = 3  # uniforms an image: operation, strength, sign
 
 _TORCHVISION = v2.TrivialAugmentWide()
@@ -118,3 +120,10 @@ def _groups(choices: list[tuple[str, float]]) -> dict[tuple[str, float], list[in
         if choice[0] != "Identity":
             groups.setdefault(choice, []).append(row)
     return groups
+
+
+def _pixels(images: Tensor, draws: np.ndarray) -> Tensor:
+    return trivial_augment(images, draws)
+
+
+HOOKS = Hooks(num_draws=TRIVIAL_AUGMENT_DRAWS, pixels=_pixels)

@@ -1,5 +1,8 @@
 """Gradual warmup: the learning rate rises linearly, update by update."""
 
+from raytricks.parts.contexts import LrPoint
+from raytricks.parts.hooks import Hooks
+
 
 def warmup_factor(step: int, warmup_steps: int) -> float:
     """Return the part of the peak learning rate that an update uses.
@@ -21,3 +24,10 @@ def warmup_factor(step: int, warmup_steps: int) -> float:
     if warmup_steps < 0:
         raise ValueError(f"warmup_steps must be >= 0, got {warmup_steps}")
     return 1.0 if step >= warmup_steps else step / warmup_steps
+
+
+def _lr_factor(point: LrPoint) -> float:
+    return warmup_factor(point.step, point.warmup_steps)
+
+
+HOOKS = Hooks(lr_factor=_lr_factor)

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from raytricks.parts.hooks import Hooks
+
 Normalisation = nn.modules.batchnorm._BatchNorm | nn.GroupNorm
 
 
@@ -47,3 +49,11 @@ def _last_normalisation(module: nn.Module) -> str | None:
     name, last = layers[-1]
     is_affine = isinstance(last, Normalisation) and last.weight is not None
     return name if is_affine else None
+
+
+def _model(model: nn.Module) -> nn.Module:
+    zero_last_gammas(model)
+    return model
+
+
+HOOKS = Hooks(model=_model)

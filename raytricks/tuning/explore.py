@@ -29,7 +29,7 @@ def explore(
         config: that holds in the donor now; the new values are valid in its place.
         values: the donor's.
     """
-    free = set(changeable_keys())
+    free = set(changeable_keys(type(config)))
     space = {key: distribution for key, distribution in base.tune.space.items() if key in free}
     for _ in range(_MOST_DRAWS):
         drawn = {key: _moved(distribution, values[key], rng) for key, distribution in space.items()}

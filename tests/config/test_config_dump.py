@@ -20,6 +20,7 @@ from raytricks.config import (
     show,
     to_nested,
 )
+from raytricks.config.schemas import schema_for, schema_of_all
 from raytricks.config.search_space import Choice, Grid, LogUniform, QUniform, RandInt, Uniform
 
 ROOT: dict = json_schema()
@@ -101,6 +102,8 @@ ORDERED = {
     "recipe.epochs": st.integers(6),
     "optimizer.momentum": st.floats(0.01, 0.99),
     "data.source": st.sampled_from(["auto", "digits", "fashion_mnist"]),
+    "metrics": st.just(()),
+    "parts": st.just({}),
     "changes": st.just(()),
     "tune.space": SPACES,
     "tune.sampler": st.sampled_from(["random", "optuna"]),
@@ -108,14 +111,19 @@ ORDERED = {
 }
 
 
-STRATEGIES = {key: ORDERED[key] if key in ORDERED else strategy(key_schema(key)) for key in dotted_keys()}
+STRATEGIES = {
+    key: ORDERED[key] if key in ORDERED else strategy(key_schema(key)) for key in dotted_keys(schema_of_all())
+}
 
 
 @st.composite
 def configs(draw) -> ExperimentConfig:
     """Draw a configuration of which some keys are set."""
-    keys = draw(st.sets(st.sampled_from(list(STRATEGIES)), max_size=20))
-    return ExperimentConfig.model_validate(to_nested({key: draw(STRATEGIES[key]) for key in sorted(keys)}))
+    name = draw(STRATEGIES["optimizer.name"])
+    schema = schema_for({"optimizer.name": name})
+    keys = draw(st.sets(st.sampled_from([key for key in STRATEGIES if key in dotted_keys(schema)]), max_size=20))
+    values = {key: draw(STRATEGIES[key]) for key in sorted(keys)} | {"optimizer.name": name}
+    return schema.model_validate(to_nested(values))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,8 @@ import pytest
 from sklearn.datasets import load_sample_images
 import torch
 
-from raytricks.config.schema import ColorJitterConfig, RandomErasingConfig, TricksConfig
+from raytricks.config.schema import TricksConfig
+from raytricks.parts.tricks import ColorJitterConfig, RandomErasingConfig
 from raytricks.data.augmentation import Transform
 from raytricks.data.batches import TrainBatches
 from raytricks.data.prepared import LabelledImages

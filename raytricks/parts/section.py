@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Proportion = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):

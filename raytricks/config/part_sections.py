@@ -1,0 +1,45 @@
+"""Sections whose fields come from the rows of parts: `tricks`, and those where a name chooses one part."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model
+
+from raytricks.parts.part import Kind, Part, Setting
+from raytricks.parts.registry import named, of_kind
+from raytricks.parts.section import Section
+
+
+def with_tricks(base: type[Section], rows: Iterable[Part]) -> type[Any]:
+    """Return a section with the settings of every trick, each under its name."""
+    fields: dict[str, Any] = {}
+    for row in of_kind("trick", rows):
+        if isinstance(row.settings, Setting):
+            described = Annotated[row.settings.annotation, Field(description=row.settings.doc)]
+            fields[row.name] = (described, row.settings.default)
+        elif row.settings is not None:
+            fields[row.name] = (row.settings, row.settings())
+    return _extended((base,), fields)
+
+
+def with_choice(base: type[Section], kind: Kind, name: str, rows: Iterable[Part]) -> type[Any]:
+    """Return a section whose `name` is one of a kind's parts, with the settings of the part named.
+
+    Args:
+        base: has the field `name` and what all parts of the kind have in common.
+    """
+    rows = tuple(rows)
+    row = named(kind, name, rows)
+    settings = row.settings if row is not None else None
+    info = base.model_fields["name"]
+    names = Literal[tuple(row.name for row in of_kind(kind, rows))]  # type: ignore[valid-type]
+    fields = {
+        "name": (Annotated[names, Field(description=info.description)], name if row is not None else info.default)
+    }
+    bases = (settings, base) if isinstance(settings, type) else (base,)
+    return _extended(bases, fields, like=base)
+
+
+def _extended(bases: tuple[type[Section], ...], fields: dict[str, Any], like: type[Section] | None = None) -> type[Any]:
+    like = like or bases[-1]
+    return create_model(like.__name__, __base__=bases, __module__=like.__module__, __doc__=like.__doc__, **fields)

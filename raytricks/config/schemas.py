@@ -1,0 +1,80 @@
+"""The schema of one config: which settings there are depends on the parts that it names.
+
+`ExperimentConfig` is the schema of the default choices. Another optimizer, or parts of the user's own, make another
+schema, a subclass; everything that reads keys or validates takes it from the config, or from here.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+import json
+from typing import Any
+
+from pydantic import create_model
+
+from raytricks.config.part_sections import with_choice, with_tricks
+from raytricks.config.schema import ExperimentConfig, LossConfig, OptimizerConfig, TricksConfig
+from raytricks.parts.part import CHOSEN_BY, Kind, Part
+from raytricks.parts.registry import BUILT_IN, named, of_kind
+
+_CHOSEN: dict[Kind, type[Any]] = {"optimizer": OptimizerConfig, "loss": LossConfig}
+
+
+def schema_for(chosen: Mapping[str, object] = {}, brought: Iterable[Part] = ()) -> type[ExperimentConfig]:  # noqa: B006
+    """Return the schema of a config that makes these choices.
+
+    Args:
+        chosen: dotted key of `CHOSEN_BY` -> name; one that is not known leaves the default's settings, and is then
+            refused by the schema.
+        brought: rows of the user's own.
+    """
+    names = []
+    for kind, section in _CHOSEN.items():
+        name = chosen.get(CHOSEN_BY[kind], section.model_fields["name"].default)
+        is_known = isinstance(name, str) and named(kind, name, (*BUILT_IN, *brought)) is not None
+        names.append(name if is_known else section.model_fields["name"].default)
+    return _schema(tuple(names), tuple(brought))
+
+
+@lru_cache(maxsize=256)
+def _schema(names: tuple[str, ...], brought: tuple[Part, ...]) -> type[ExperimentConfig]:
+    rows = (*BUILT_IN, *brought)
+    changed: dict[str, Any] = {}
+    for (kind, section), name in zip(_CHOSEN.items(), names, strict=True):
+        if name != section.model_fields["name"].default or of_kind(kind, brought):
+            base = _base_of(section)
+            changed[kind] = with_choice(base, kind, name, rows)
+    if of_kind("trick", brought):
+        changed["tricks"] = with_tricks(TricksConfig, of_kind("trick", brought))
+    if not changed and not brought:
+        return ExperimentConfig
+    fields: dict[str, Any] = {name: (section, section()) for name, section in changed.items()}
+    schema = create_model(
+        "ExperimentConfig", __base__=ExperimentConfig, __module__=ExperimentConfig.__module__, **fields
+    )
+    schema.rows = rows
+    return schema
+
+
+def schema_of_all() -> type[ExperimentConfig]:
+    """Return a schema that has the settings of every part at once, for editors; no config is validated by it."""
+    fields: dict[str, Any] = {}
+    for kind, section in _CHOSEN.items():
+        settings = [row.settings for row in of_kind(kind) if isinstance(row.settings, type)]
+        of_rows: dict[str, Any] = {}
+        for model in settings:
+            of_rows |= {name: (info.annotation, info) for name, info in model.model_fields.items()}
+        merged = create_model(section.__name__, __base__=section, __doc__=section.__doc__, **of_rows)
+        fields[kind] = (merged, merged())
+    return create_model("ExperimentConfig", __base__=ExperimentConfig, __doc__=ExperimentConfig.__doc__, **fields)
+
+
+def _base_of(section: type[Any]) -> type[Any]:
+    """Return what a section was before it got the settings of its default part."""
+    return section.__bases__[-1]
+
+
+def config_of(tree: Mapping[str, Any], brought: Iterable[Part] = ()) -> ExperimentConfig:
+    """Return the config of nested values that were valid before, such as those of a config that was dumped."""
+    chosen = {key: tree.get(kind, {}).get("name") for kind, key in CHOSEN_BY.items() if kind in _CHOSEN}
+    schema = schema_for({key: name for key, name in chosen.items() if name is not None}, brought)
+    return schema.model_validate_json(json.dumps(tree))

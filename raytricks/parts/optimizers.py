@@ -1,0 +1,101 @@
+"""The optimizers: settings and one row each. `optimizer.name` chooses; its settings stand beside it.
+
+`weight_decay` belongs to the section itself, since the parameter groups are made before the optimizer.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from raytricks.parts.part import Part
+from raytricks.parts.section import Fraction, PositiveFloat, Section
+
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SgdConfig(Section):
+    """Stochastic gradient descent with momentum (He et al. 2018, section 2.1)."""
+
+    momentum: Momentum = 0.9
+    nesterov: bool = True
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "SgdConfig":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0, got momentum 0; set nesterov=false")
+        return self
+
+
+class LarsConfig(SgdConfig):
+    """Layer-wise adaptive rate scaling (You et al. 2017), for global batches beyond 8k; base_lr about 5."""
+
+    trust_coefficient: PositiveFloat = 0.001
+    """The part of its norm by which a step of lr 1 moves a layer, before momentum."""
+
+    @model_validator(mode="after")
+    def _something_decays(self) -> "LarsConfig":
+        return _require_decay(self)
+
+
+class LambConfig(Section):
+    """Layer-wise Adam (You et al. 2020), for global batches beyond 8k; base_lr about 0.02."""
+
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of the averages of gradient and squared gradient."""
+    epsilon: PositiveFloat = 1e-6
+    """Added to the root of the squared average."""
+
+    @model_validator(mode="after")
+    def _something_decays(self) -> "LambConfig":
+        return _require_decay(self)
+
+
+def _require_decay(config):
+    """Refuse to scale the layers that decay where none does; the decay is a setting of the whole section."""
+    if getattr(config, "weight_decay", None) == 0:
+        raise ValueError(
+            f"{config.name} scales the layers that decay, got weight_decay 0, which leaves none; set weight_decay > 0 "
+            "or name=sgd"
+        )
+    return config
+
+
+ROWS: tuple[Part, ...] = (
+    Part(
+        kind="optimizer",
+        name="sgd",
+        title="sgd",
+        source="2.1",
+        code="raytricks.tricks.sgd:HOOKS",
+        settings=SgdConfig,
+        changeable=("momentum",),
+    ),
+    Part(
+        kind="optimizer",
+        name="lars",
+        title="{} in place of SGD",
+        source="You et al. 2017",
+        code="raytricks.tricks.lars:HOOKS",
+        settings=LarsConfig,
+        on={"name": "lars"},
+        off={"name": "sgd"},
+        shown="name",
+        has_own_row=True,
+        changeable=("momentum", "trust_coefficient"),
+        rules=("lars_small_batch", "layerwise_lr"),
+    ),
+    Part(
+        kind="optimizer",
+        name="lamb",
+        title="{} in place of SGD",
+        source="You et al. 2020",
+        code="raytricks.tricks.lamb:HOOKS",
+        settings=LambConfig,
+        on={"name": "lamb"},
+        off={"name": "sgd"},
+        shown="name",
+        has_own_row=True,
+        changeable=("betas", "epsilon"),
+        rules=("lars_small_batch", "layerwise_lr"),
+    ),
+)

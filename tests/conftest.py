@@ -36,11 +36,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
             terminalreporter.write_line(f"{name}: {value}")
     passed = [r.nodeid for r in terminalreporter.stats.get("passed", []) if "test_tricks_table.py::" in r.nodeid]
     if passed:
-        from raytricks.tricks.table import TRICKS
+        from raytricks.parts.registry import BUILT_IN
 
-        num_pairs = len(TRICKS) * (len(TRICKS) - 1) // 2
+        num_parts = sum(bool(row.on) for row in BUILT_IN)
+        num_pairs = num_parts * (num_parts - 1) // 2
         of_pairs = sum("::test_pair_" in nodeid for nodeid in passed)
         terminalreporter.write_line(
-            f"TRICKS: {len(TRICKS)} tricks, {num_pairs} pairs; {of_pairs} tests of pairs and "
+            f"TRICKS: {num_parts} parts, {num_pairs} pairs; {of_pairs} tests of pairs and "
             f"{len(passed) - of_pairs} others passed"
         )

@@ -38,6 +38,10 @@ class ImageTricks(Protocol):
         """Change (N, C, S, S) float32 after normalisation."""
         ...
 
+    def describe(self) -> dict[str, str]:
+        """Return what the changed images depend on beside the seed, as plain values."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transform:

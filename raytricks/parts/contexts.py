@@ -1,13 +1,11 @@
 """What slots hand to a part's functions beside tensors and settings. Imports neither torch nor ray."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Tensor = Any
+"""torch's, which is not imported here."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,18 +51,14 @@ def describe(
     image_tricks: ImageTricks | None,
     augmentation_seed: int,
 ) -> dict[str, Any]:
-    """Return all that the logits depend on, as plain values.
-
-    Args:
-        image_tricks: a dataclass of its settings.
-    """
+    """Return all that the logits depend on, as plain values."""
     return {
         "format": FORMAT_VERSION,
         "teacher": teacher.digest,
         "teacher_preprocessing": asdict(teacher.preprocessing),
         "precision": teacher.precision,
         "transform": asdict(transform),
-        "image_tricks": None if image_tricks is None else asdict(image_tricks),  # type: ignore[arg-type]
+        "image_tricks": None if image_tricks is None else image_tricks.describe(),
         "augmentation_seed": None if is_static(transform, image_tricks) else augmentation_seed,
         "images": content_fingerprint(images),
     }

@@ -5,18 +5,18 @@ import pickle
 
 import numpy as np
 import pytest
+from raytricks.recipe.augmentation import SwitchedImageTricks, image_tricks
 from sklearn.datasets import load_sample_images
 import torch
 
 from raytricks.config.schema import TricksConfig
-from raytricks.parts.tricks import ColorJitterConfig, RandomErasingConfig
 from raytricks.data.augmentation import Transform
 from raytricks.data.batches import TrainBatches
 from raytricks.data.prepared import LabelledImages
 from raytricks.data.randomness import sample_uniforms
 from raytricks.data.store import UniformStore
 from raytricks.errors import ConfigError
-from raytricks.recipe.augmentation import SwitchedImageTricks, image_tricks
+from raytricks.parts.tricks import ColorJitterConfig, RandomErasingConfig
 from raytricks.tricks.color_jitter import jitter_color, pca_noise, standard_normals
 from raytricks.tricks.random_erasing import erase
 from raytricks.tricks.trivial_augment import trivial_augment

@@ -109,7 +109,7 @@ def test_run_config_has_an_absolute_data_path(digit_folder, tmp_path, monkeypatc
     saved = load_config(result.run_dir / "config.yaml").config
     assert saved.data.path == str(digit_folder)
     monkeypatch.chdir("/")
-    assert plan_run(result.run_dir / "config.yaml").facts.num_train == 20
+    assert plan_run(result.run_dir / "config.yaml").stats.num_train == 20
 
 
 def test_run_name_defaults_to_data_and_time(tmp_path):

@@ -12,20 +12,26 @@ import torch
 from torch import distributed
 import torch.multiprocessing as multiprocessing
 
+from raytricks.config import load_config
 from raytricks.data.batches import TrainBatches
 from raytricks.data.decode import DecodeSpec
 from raytricks.data.decoding_store import FileStore
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.data.store import RaggedStore, UniformStore
 from raytricks.errors import RaytricksError
-from raytricks.recipe.augmentation import SwitchedImageTricks
+from raytricks.recipe.chain import image_chain
 from raytricks.training.loop import run_epochs
 from raytricks.training.teacher import Teacher, load_teacher
 from raytricks.training.teacher_cache import TeacherCache, open_cache
 from raytricks.training.teacher_cache_key import cache_bytes, content_fingerprint, is_static
 from raytricks.training.worker import Worker
 
-ERASING = SwitchedImageTricks(erasing_probability=0.5)
+
+def erasing(probability: float):
+    return image_chain(load_config(None, {"tricks.random_erasing.probability": probability}).config)
+
+
+ERASING = erasing(0.5)
 CPU = torch.device("cpu")
 
 
@@ -157,7 +163,7 @@ def test_teacher_cache_key_changes_with_all_that_matters(tmp_path, data, teacher
         folder(transform=replace(data.transform, horizontal_flip=True)),
         folder(transform=replace(data.transform, shift_pixels=3)),
         folder(image_tricks=ERASING),
-        folder(image_tricks=replace(ERASING, erasing_probability=0.6)),
+        folder(image_tricks=erasing(0.6)),
         folder(one_pixel),
         folder(replace(data, train=turned)),
     ]

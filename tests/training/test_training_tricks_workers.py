@@ -4,20 +4,20 @@ from fleet import buffers_at_evaluation
 import pytest
 import torch
 from torch import Tensor
+import torch.nn.functional as F
 
 from raytricks.data.batches import TrainBatches
 from raytricks.data.order import epoch_order
-from raytricks.recipe.augmentation import image_tricks
-from raytricks.recipe.blending import blends_images
+from raytricks.recipe.chain import Chain, image_chain
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
-from raytricks.training.distillation import make_teaching
+from raytricks.training.context import RunContext
 from raytricks.training.loop import TrainingJob, _Run, run_epochs
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
 from raytricks.training.worker import Worker
 from raytricks.tricks.gradient_compression import compress_gradients
-from raytricks.tricks.label_smoothing import smoothed_cross_entropy
+from raytricks.tricks.label_smoothing import smooth_targets
 
 
 def first_gradient(worker: Worker, job: TrainingJob) -> list[Tensor]:
@@ -26,7 +26,6 @@ def first_gradient(worker: Worker, job: TrainingJob) -> list[Tensor]:
     try:
         config = job.config
         parallel = plan_parallel(config, num_workers=worker.world_size, device_type="cpu")
-        state = build_state(config, class_names=job.data.class_names, worker=worker, precision="fp32")
         batches = TrainBatches(
             data=job.data.train,
             transform=job.data.transform,
@@ -35,13 +34,13 @@ def first_gradient(worker: Worker, job: TrainingJob) -> list[Tensor]:
             world_size=worker.world_size,
             images_per_device=parallel.micro_batch_size,
             seed=config.seed,
-            image_tricks=image_tricks(config.tricks, job.data.channels),
+            image_tricks=image_chain(config),
             device=worker.device,
-            with_neighbours=blends_images(config),
+            with_neighbours=bool(Chain(config).calls("blend")),
         )
-        teaching = make_teaching(config, job.data, batches, worker, parallel)
-        logits = (lambda batch, inputs: teaching.logits(batch, inputs.double())) if teaching else None
-        stepper = Stepper(config, make_recipe(config, len(job.data.train)), state, worker, "fp32", logits)
+        run = RunContext(config=config, data=job.data, batches=batches, worker=worker, parallel=parallel)
+        state = build_state(config, class_names=job.data.class_names, worker=worker, precision="fp32", run=run)
+        stepper = Stepper(config, make_recipe(config, len(job.data.train)), state, worker, "fp32")
         stepper.begin()
         for batch in batches.epoch(0):
             double = type(batch)(batch.inputs.double(), batch.labels, batch.samples, batch.is_last_of_step)
@@ -154,7 +153,8 @@ def test_workers_measure_the_noise_of_their_first_halves(fleet, make_job):
 
     def square(part: slice) -> float:
         state.model.zero_grad()
-        losses = smoothed_cross_entropy(state.model(inputs[part]), labels[part], 0.1)
+        targets = smooth_targets(F.one_hot(labels[part], 10).float(), 0.1)
+        losses = F.cross_entropy(state.model(inputs[part]), targets, reduction="none")
         losses.mean().backward()
         return sum(float(p.grad.square().sum()) for p in state.model.parameters())
 

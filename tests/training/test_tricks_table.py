@@ -5,7 +5,6 @@ import io
 from itertools import combinations
 import math
 from pathlib import Path
-import re
 
 import pytest
 import torch
@@ -16,21 +15,24 @@ from raytricks.data.batches import TrainBatches
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import LabelledImages, prepare_data
 from raytricks.data.store import UniformStore
-from raytricks.recipe.augmentation import image_tricks
-from raytricks.recipe.blending import blends_images
+from raytricks.parts.part import Part
+from raytricks.parts.registry import BUILT_IN
+from raytricks.parts.tricks import TEACHER
+from raytricks.recipe.chain import Chain, image_chain
 from raytricks.recipe.dataset_stats import stats_of
 from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
 from raytricks.recipe.resolve import resolve_config
-from raytricks.training.distillation import make_teaching
+from raytricks.training.context import RunContext
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
 from raytricks.training.step_log import STEP_VALUES
 from raytricks.training.worker import Worker
-from raytricks.tricks.table import TEACHER, TRICKS, Trick
 
+TRICKS = tuple(row for row in BUILT_IN if row.on)
+"""Every part that has a switch: the tricks, and the optimizers and losses that are not the default."""
 PLAIN = {
     "data.source": "digits",
     "data.channels": 3,
@@ -40,10 +42,18 @@ PLAIN = {
     "recipe.epochs": 4,
     "recipe.global_batch_size": 8,
     "logging.tensorboard": False,
-} | {key: value for trick in TRICKS for key, value in trick.off.items()}
-PAIRS = list(combinations(TRICKS, 2))
-IDS = [trick.title for trick in TRICKS]
-PAIR_IDS = [f"{a.title} + {b.title}" for a, b in PAIRS]
+} | {key: value for trick in TRICKS for key, value in trick.keyed(trick.off).items()}
+
+
+def are_exclusive(first: Part, second: Part) -> bool:
+    """Return whether two parts turn the same switch, as two optimizers do, or say that they exclude each other."""
+    is_shared = bool(first.keyed(first.on).keys() & second.keyed(second.on).keys())
+    return is_shared or second.name in first.conflicts or first.name in second.conflicts
+
+
+PAIRS = [pair for pair in combinations(TRICKS, 2) if not are_exclusive(*pair)]
+IDS = [trick.name for trick in TRICKS]
+PAIR_IDS = [f"{a.name} + {b.name}" for a, b in PAIRS]
 
 
 @dataclass
@@ -60,7 +70,7 @@ class Trial:
             self.stepper.begin()
             self.stepper.accumulate(batch)
             row = self.stepper.update(self.stepper.gradient_norm())
-            rows.append(dict(zip(STEP_VALUES, row.tolist(), strict=True)))
+            rows.append(dict(zip(STEP_VALUES + self.stepper.measured, row.tolist(), strict=True)))
         return rows
 
     def tensors(self) -> list[torch.Tensor]:
@@ -87,7 +97,6 @@ def workbench(tmp_path_factory):
         settings = {k: str(teacher_dir) if v == TEACHER else v for k, v in settings.items()}
         config = resolved(settings)
         parallel = plan_parallel(config, num_workers=1, device_type="cpu")
-        state = build_state(config, class_names=data.class_names, worker=Worker(), precision=parallel.precision)
         batches = TrainBatches(
             data=few.train,
             transform=data.transform,
@@ -96,15 +105,17 @@ def workbench(tmp_path_factory):
             world_size=1,
             images_per_device=None,
             seed=config.seed,
-            image_tricks=image_tricks(config.tricks, 3),
+            image_tricks=image_chain(config),
             device=torch.device("cpu"),
-            with_neighbours=blends_images(config),
+            with_neighbours=bool(Chain(config).calls("blend")),
             sides=training_sides(config),
         )
-        teaching = make_teaching(config, data, batches, Worker(), parallel)
-        logits = teaching.logits if teaching else None
+        run = RunContext(config=config, data=data, batches=batches, worker=Worker(), parallel=parallel)
+        state = build_state(
+            config, class_names=data.class_names, worker=Worker(), precision=parallel.precision, run=run
+        )
         recipe = make_recipe(config, len(few.train))
-        stepper = Stepper(config, recipe, state, Worker(), parallel.precision, logits)
+        stepper = Stepper(config, recipe, state, Worker(), parallel.precision)
         return Trial(stepper, state, list(batches.epoch(0)))
 
     return make
@@ -141,15 +152,15 @@ def require_identical_resume(make, settings) -> None:
 
 
 @pytest.mark.parametrize("trick", TRICKS, ids=IDS)
-def test_trick_trains_one_step_and_resumes_identically(workbench, trick: Trick):
-    require_a_trained_finite_step(workbench(trick.on))
-    require_identical_resume(workbench, trick.on)
+def test_trick_trains_one_step_and_resumes_identically(workbench, trick: Part):
+    require_a_trained_finite_step(workbench(trick.keyed(trick.on)))
+    require_identical_resume(workbench, trick.keyed(trick.on))
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=PAIR_IDS)
-def test_pair_trains_one_step_and_resumes_identically(workbench, first: Trick, second: Trick):
-    require_a_trained_finite_step(workbench({**first.on, **second.on}))
-    require_identical_resume(workbench, {**first.on, **second.on})
+def test_pair_trains_one_step_and_resumes_identically(workbench, first: Part, second: Part):
+    require_a_trained_finite_step(workbench({**first.keyed(first.on), **second.keyed(second.on)}))
+    require_identical_resume(workbench, {**first.keyed(first.on), **second.keyed(second.on)})
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +170,8 @@ def plain(workbench):
 
 
 @pytest.mark.parametrize("trick", TRICKS, ids=IDS)
-def test_trick_off_equals_plain_bit_for_bit(workbench, plain, trick: Trick):
-    trial = workbench({**trick.off, **trick.dormant})
+def test_trick_off_equals_plain_bit_for_bit(workbench, plain, trick: Part):
+    trial = workbench(trick.keyed({**trick.off, **trick.dormant}))
     rows, tensors = plain
     assert trial.steps(0, 2) == rows
     assert all(torch.equal(a, b) for a, b in zip(trial.tensors(), tensors, strict=True))
@@ -171,9 +182,9 @@ def alone(workbench):
     """The weights after two steps with one trick, computed once."""
     known: dict[str, list[torch.Tensor]] = {}
 
-    def of(trick: Trick) -> list[torch.Tensor]:
+    def of(trick: Part) -> list[torch.Tensor]:
         if trick.name not in known:
-            trial = workbench(trick.on)
+            trial = workbench(trick.keyed(trick.on))
             trial.steps(0, 2)
             known[trick.name] = trial.tensors()
         return known[trick.name]
@@ -182,26 +193,22 @@ def alone(workbench):
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=PAIR_IDS)
-def test_pair_with_one_off_equals_the_other_alone_bit_for_bit(workbench, alone, first: Trick, second: Trick):
+def test_pair_with_one_off_equals_the_other_alone_bit_for_bit(workbench, alone, first: Part, second: Part):
     for on, off in ((first, second), (second, first)):
         if not off.dormant and (on, off) != (first, second):
             continue  # without dormant settings it is the same config as the other alone
-        trial = workbench({**on.on, **off.off, **off.dormant})
+        trial = workbench({**off.keyed({**off.off, **off.dormant}), **on.keyed(on.on)})
         trial.steps(0, 2)
         assert all(torch.equal(a, b) for a, b in zip(trial.tensors(), alone(on), strict=True))
 
 
-WITHOUT_EFFECT_HERE = ("gradient compression", "SyncBN", "averaged batch-norm statistics", "gradient noise scale")
-"""Communication, which one worker has none of, and a measurement."""
-
-
 @pytest.mark.parametrize("trick", TRICKS, ids=IDS)
-def test_trick_on_changes_the_weights_unless_it_is_communication_or_measurement(plain, alone, trick: Trick):
+def test_trick_on_changes_the_weights_unless_it_is_communication_or_measurement(plain, alone, trick: Part):
     theirs = alone(trick)
     differs = len(theirs) != len(plain[1]) or any(
         a.shape != b.shape or not torch.equal(a, b) for a, b in zip(theirs, plain[1], strict=True)
     )
-    assert differs == (trick.title not in WITHOUT_EFFECT_HERE)
+    assert differs == (trick.does == "weights")
 
 
 def test_plain_equals_a_loop_of_torch_alone(workbench):
@@ -222,29 +229,32 @@ def test_plain_equals_a_loop_of_torch_alone(workbench):
         torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-6)
 
 
-def test_table_switches_are_config_keys_and_no_two_tricks_share_one():
-    known = flatten(load_config(None, PLAIN).config)
-    seen: list[str] = []
+def test_table_switches_are_config_keys_that_turn_a_part_on_and_off():
     for trick in TRICKS:
-        assert set(trick.on) == set(trick.off)
-        assert {*trick.off, *trick.dormant, *([trick.shown] if trick.shown else [])} <= set(known)
-        assert trick.is_on({**known, **trick.on}) and not trick.is_on(known)
-        seen += trick.off
+        on, off = trick.keyed(trick.on), trick.keyed(trick.off)
+        known = flatten(load_config(None, PLAIN | off | trick.keyed(trick.dormant)).config)
+        shown = [] if trick.shown is None else [trick.key(trick.shown)]
+        assert {*off, *trick.keyed(trick.dormant), *shown} <= set(known)
+        assert not trick.is_on(known) and trick.is_on({**known, **on})
+        assert trick.label(known | on) and "{" not in trick.plain_title
+
+
+def test_table_switches_belong_to_one_trick_each_but_for_those_that_exclude_one_another():
+    seen = [key for trick in TRICKS if trick.kind == "trick" for key in trick.keyed(trick.off)]
     assert len(seen) == len(set(seen))
 
 
 def test_table_names_every_trick_that_has_a_file(repository: Path):
-    listed = {name for trick in TRICKS for name in re.findall(r"tricks/\w+\.py", trick.file)}
+    listed = {name for row in BUILT_IN for name in row.files}
     folder = repository / "raytricks" / "tricks"
-    names = ("schedule", "statistics_guard", "layerwise", "table", "__init__")
-    parts = {f"tricks/{name}.py" for name in names}
-    assert {f"tricks/{path.name}" for path in folder.glob("*.py")} - parts == listed
+    shared = {"tricks/layerwise.py", "tricks/__init__.py"}
+    assert {f"tricks/{path.name}" for path in folder.glob("*.py")} - shared <= listed
     assert all((repository / "raytricks" / name).is_file() for name in listed)
 
 
 def test_docs_have_a_row_for_every_trick(repository: Path):
     rows = [line for line in (repository / "docs" / "tricks.md").read_text().splitlines() if line.startswith("|")]
     for trick in TRICKS:
-        key = next(iter(trick.off))
+        key = next(iter(trick.keyed(trick.off)))
         names = (key, key.rpartition(".")[0])  # of the switch, or of its section
         assert any(f"`{name}`" in row for name in names for row in rows), trick.name

@@ -30,11 +30,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode
 from torchvision.transforms import v2
 
-from raytricks.api import plan_run
 from raytricks.data.batches import TrainBatches
 from raytricks.data.pack import pack
 from raytricks.data.prepared import LabelledImages, prepare_data
 from raytricks.data.store import UniformStore
+from raytricks.plan import plan_run
 from raytricks.training.allocator import keep_freed_memory
 
 BATCH = 64

@@ -21,9 +21,9 @@ import time
 
 import torch
 
-from raytricks.api import plan_run
 from raytricks.cluster.session import ray_session
 from raytricks.data.prepared import prepare_data
+from raytricks.plan import plan_run
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.worker import Worker
 from raytricks.tuning.selection import selection_splits

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from raytricks.version import __version__
 
 if TYPE_CHECKING:
-    from raytricks.api import Plan, RunResult, diagnose, plan_run, train
+    from raytricks.api import diagnose, train
     from raytricks.cli.submit import submit
     from raytricks.cluster.jobs.job import Job
     from raytricks.config import ExperimentConfig, load_config
+    from raytricks.plan import Plan, plan_run
     from raytricks.recipe.doctor import Finding
+    from raytricks.run import RunResult
     from raytricks.study import Study, tune
     from raytricks.training.model_file import TrainedModel, load_model
 
@@ -39,10 +41,10 @@ __all__ = [
 _HOMES = {
     "ExperimentConfig": "raytricks.config",
     "load_config": "raytricks.config",
-    "Plan": "raytricks.api",
-    "RunResult": "raytricks.api",
+    "Plan": "raytricks.plan",
+    "RunResult": "raytricks.run",
     "diagnose": "raytricks.api",
-    "plan_run": "raytricks.api",
+    "plan_run": "raytricks.plan",
     "train": "raytricks.api",
     "Finding": "raytricks.recipe.doctor",
     "Study": "raytricks.study",

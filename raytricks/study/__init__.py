@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raytricks.api import Overrides
+from raytricks.plan import Overrides
 from raytricks.report.progress import Reporter
 from raytricks.study.launch import open_launch
 from raytricks.study.results import Study

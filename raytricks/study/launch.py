@@ -7,11 +7,12 @@ import shutil
 import time
 from typing import Any
 
-from raytricks.api import RESUME_AUTO, Overrides, Plan, device_type_of, plan_of, plan_run
 from raytricks.config import ExperimentConfig
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial, RaytricksError
+from raytricks.plan import RESUME_AUTO, Overrides, Plan, plan_of, plan_run
 from raytricks.report.progress import Reporter
+from raytricks.run import device_type_of
 from raytricks.study.results import Study, read_result, write_study
 from raytricks.tuning.outcome import Certificate, StudyResult
 from raytricks.tuning.trial_params import three_knobs

@@ -124,16 +124,18 @@ class _Run:
         self._begin_phase(phase_at(self.phases, self.state.step))
 
     def epochs(self) -> Iterator[Record]:
+        """Make the epochs that are left; then score the test images, once, and write the models."""
         for epoch in range(self.recipe.epoch_of(self.state.step + 1), self.recipe.epochs):
             if epoch == self.phase.end_epoch:
                 self._begin_phase(phase_at(self.phases, self.state.step))
-            self._train_epoch(epoch)
-            yield self._finish_epoch(epoch)
+            self.train_epoch(epoch)
+            yield self.finish_epoch(epoch)
         if self.job.data.test is not None:
             self._score_test(self.job.data.test)
         self.files.save_models(self.state, self.job.data)
 
     def close(self) -> None:
+        """Close the run's files."""
         self.files.close()
 
     def _begin_phase(self, phase: PhaseShare) -> None:
@@ -150,7 +152,8 @@ class _Run:
 
     # -- one epoch ------------------------------------------------------------------------
 
-    def _train_epoch(self, epoch: int) -> None:
+    def train_epoch(self, epoch: int) -> None:
+        """Make the steps that are left of an epoch."""
         for call in self._before_epoch:
             note = call(state=self.state.carried.get(call.part.name), epoch=epoch)
             if note is not None:
@@ -226,7 +229,8 @@ class _Run:
         if step % self.check_every == 0:
             self._obey_stop(epoch)
 
-    def _finish_epoch(self, epoch: int) -> Record:
+    def finish_epoch(self, epoch: int) -> Record:
+        """Evaluate, write and save an epoch; returns its record."""
         totals = self.state.epoch_totals
         for model in self.state.models:
             for call in self._before_evaluation:
@@ -309,7 +313,7 @@ class _Run:
         if not self.recipe.ends_epoch(self.state.step):  # a finished epoch is saved right after this
             self._save(epoch)
             raise InterruptedRun(f"stopped after step {self.state.step}; saved", asked)
-        self._finish_epoch(epoch)
+        self.finish_epoch(epoch)
         raise InterruptedRun(f"stopped after epoch {epoch + 1}; saved", asked)
 
     def _evaluate(self, data: LabelledImages, prefix: str) -> dict[str, float]:

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 import torch
 
 import raytricks
-from raytricks.api import plan_run
 from raytricks.cluster.driver import train_on_ray
 from raytricks.cluster.session import ray_session, require_resources
 from raytricks.data.order import epoch_order
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ClusterError, DataError, InterruptedRun, NonFiniteError, RaytricksError
+from raytricks.plan import plan_run
 from raytricks.training.fencing import begin_launch
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import read_records

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from raytricks.api import plan_run
 from raytricks.config import load_config
+from raytricks.plan import plan_run
 from raytricks.recipe.dataset_stats import DatasetStats, stats_of
 from raytricks.recipe.preset import preset_for
 from raytricks.recipe.resolve import resolve_config

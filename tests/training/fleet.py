@@ -68,10 +68,10 @@ class Fleet:
 def buffers_at_evaluation(worker: Worker, job: TrainingJob) -> tuple[list[float], list[float]]:
     """Return the first running mean before and after the averaging of the first epoch."""
     run = _Run(job, worker, lambda: 0, None)
-    run._train_epoch(0)
+    run.train_epoch(0)
     name = next(n for n, _ in run.state.model.named_buffers() if n.endswith("running_mean"))
     before = run.state.model.get_buffer(name).tolist()
-    run._finish_epoch(0)
+    run.finish_epoch(0)
     after = run.state.model.get_buffer(name).tolist()
     run.close()
     return before, after

@@ -11,7 +11,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 import raytricks
-from raytricks.api import plan_run
 from raytricks.config import load_config
 from raytricks.errors import (
     CheckpointError,
@@ -22,6 +21,7 @@ from raytricks.errors import (
     NonFiniteError,
     RaytricksError,
 )
+from raytricks.plan import plan_run
 from raytricks.report.progress import Reporter
 from raytricks.training.fencing import begin_launch, require_visible
 

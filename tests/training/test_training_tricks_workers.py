@@ -130,7 +130,7 @@ def test_workers_take_the_first_ones_statistics_when_averaging_is_off(fleet, mak
 
 def first_row(worker: Worker, job: TrainingJob) -> dict[str, float]:
     run = _Run(job, worker, lambda: 0, None)
-    run._train_epoch(0)
+    run.train_epoch(0)
     totals = run.state.epoch_totals
     run.close()
     return dict(totals)

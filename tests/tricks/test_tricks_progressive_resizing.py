@@ -7,13 +7,13 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from raytricks.api import plan_run
 from raytricks.config import load_config
 from raytricks.data.augmentation import Transform, resize_squares
 from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.prepared import prepare_data
 from raytricks.data.store import PaddedBatch
 from raytricks.errors import ConfigError
+from raytricks.plan import plan_run
 from raytricks.recipe.image_sizes import input_sides, training_sides
 from raytricks.tricks.progressive_resizing import training_side
 

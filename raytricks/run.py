@@ -1,0 +1,270 @@
+"""Carry a plan out: look at what it needs, open its directory, train it here or on Ray, say what came of it.
+
+Imports torch and all that training needs, so nothing imports this module before a config is known to be valid.
+"""
+
+from dataclasses import dataclass, replace
+import errno
+from pathlib import Path
+import shlex
+import time
+from typing import Any, Literal
+
+import torch
+
+from raytricks.config import ExperimentConfig
+from raytricks.data.jpeg import require_decoder
+from raytricks.data.prepared import prepare_data
+from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
+from raytricks.models.cost import count_macs, count_parameters
+from raytricks.models.registry import build_model, require_sides
+from raytricks.models.weights import check_start
+from raytricks.plan import Overrides, Plan, plan_of
+from raytricks.recipe import doctor
+from raytricks.recipe.image_sizes import input_sides
+from raytricks.recipe.parallel_plan import ParallelPlan, plan_parallel
+from raytricks.recipe.phases import epoch_ends
+from raytricks.report.header import header_lines
+from raytricks.report.progress import Reporter
+from raytricks.report.summary import summary_lines
+from raytricks.training import run_directory
+from raytricks.training.allocator import keep_freed_memory
+from raytricks.training.fencing import begin_launch
+from raytricks.training.loop import TrainingJob, run_epochs
+from raytricks.training.records import METRICS_FILE, read_records
+from raytricks.training.signals import StopSignals
+from raytricks.training.teacher import check_teacher
+from raytricks.training.trackers import require_trackers
+from raytricks.training.worker import Worker
+
+DeviceType = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        records: everything in its metrics.jsonl.
+    """
+
+    run_dir: Path
+    records: list[dict[str, Any]]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The metrics of the last epoch."""
+        return [r for r in self.records if r["kind"] == "epoch"][-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a plan needs and what is wrong with it, seen without training a step.
+
+    Attributes:
+        parallel: of the first phase, on the most workers.
+        num_macs: multiply-accumulates of one image.
+        findings: of the recipe doctor.
+    """
+
+    device_type: DeviceType
+    parallel: ParallelPlan
+    num_parameters: int
+    num_macs: int
+    findings: list[doctor.Finding]
+
+
+def device_type_of(config: ExperimentConfig) -> DeviceType:
+    """Return what a run is trained on; on a remote cluster `auto` follows the machine of the driver."""
+    wanted = config.hardware.device
+    if wanted == "cpu" or torch.cuda.is_available():
+        return "cpu" if wanted == "cpu" else "cuda"
+    if wanted == "cuda" and config.workers == 0:
+        raise ConfigError("hardware.device is cuda, this machine has no usable GPU; set hardware.device=cpu")
+    return "cuda" if wanted == "cuda" else "cpu"
+
+
+def inspect(plan: Plan) -> Inspection:
+    """Build the model without weights to start from, share the work out, and hold the recipe against the doctor.
+
+    Raises:
+        ConfigError: something that the run needs is not there, or does not fit together.
+    """
+    config, data = plan.config, plan.config.data
+    assert data.channels is not None and data.image_size is not None
+    require_decoder(data.decoder)
+    require_trackers(config.logging)
+    check_start(config.model)
+    distillation = config.tricks.distillation
+    if distillation.teacher is not None:
+        check_teacher(distillation.teacher, distillation.teacher_weights, plan.splits.class_names)
+    device_type = device_type_of(config)
+    counts = sorted({max(1, config.fewest_workers), max(1, config.most_workers)}, reverse=True)
+    plans = [  # what is wrong with a later phase must show before the first step
+        plan_parallel(phase.config, num_workers=count, device_type=device_type)
+        for phase in plan.phases
+        for count in counts
+    ]
+    model = build_model(
+        config.model,
+        num_classes=plan.splits.num_classes,
+        in_channels=data.channels,
+        image_size=data.image_size,
+    )
+    require_sides(model, data.channels, input_sides(config))
+    findings = doctor.diagnose(
+        config,
+        plan.stats,
+        plan.recipe,
+        device_type=device_type,
+        precision=plans[0].precision,
+        teacher=None if distillation.teacher is None else doctor.teacher_facts(distillation.teacher),
+        class_names=plan.splits.class_names,
+    )
+    return Inspection(
+        device_type=device_type,
+        parallel=plans[0],
+        num_parameters=count_parameters(model),
+        num_macs=count_macs(model, (data.channels, data.image_size, data.image_size)),
+        findings=findings,
+    )
+
+
+def find_run(plan: Plan) -> Path | None:
+    """Return the directory of the unfinished run that a plan names; None where there is none yet.
+
+    Raises:
+        ConfigError: the plan has no name, or the run there has another recipe.
+        DataError: its data has changed.
+    """
+    run_dir = run_directory.named_run_directory(plan.config)
+    if run_dir.exists():
+        run_directory.remove_unbegun_run(run_dir)
+    if not run_dir.exists():
+        return None
+    run_directory.require_same_recipe(run_dir, run_directory.with_absolute_paths(plan.config))
+    run_directory.require_same_data(run_dir, plan.splits)
+    return run_dir
+
+
+def plan_again(run_dir: Path, overrides: Overrides) -> Plan:
+    """Plan the rest of an unfinished run from its own config.
+
+    Raises:
+        ConfigError: the run is not there, is finished, or would get another recipe.
+        DataError: its data has changed.
+    """
+    plan = plan_of(run_directory.open_run_to_resume(run_dir, overrides))
+    run_directory.require_same_data(run_dir, plan.splits)
+    return plan
+
+
+def result_of_finished(run_dir: Path) -> RunResult | None:
+    """Return the result of a run that has nothing left to do; None of one that has."""
+    if not run_directory.is_finished(run_dir):
+        return None
+    from raytricks.cluster.driver import clean_up  # ray; workers may have finished after their driver was killed
+
+    clean_up(run_dir)
+    return RunResult(run_dir, read_records(run_dir / METRICS_FILE))
+
+
+def execute(plan: Plan, inspection: Inspection, reporter: Reporter, run_dir: Path | None = None) -> RunResult:
+    """Train a plan to its end, in this process or on Ray, and write its run directory.
+
+    Args:
+        run_dir: of an unfinished run, which goes on from its newest valid checkpoint; None: a new one.
+
+    Raises:
+        RaytricksError: see raytricks.errors for the kinds.
+    """
+    started_s, is_resumed = time.monotonic(), run_dir is not None
+    plan = replace(plan, config=run_directory.with_absolute_paths(plan.config))
+    run_dir = run_dir or run_directory.create_run_directory(plan.config, plan.stats.name)
+    launch = _open(run_dir, plan, inspection, is_resumed=is_resumed)
+    reporter.open_log(run_dir / run_directory.LOG_FILE)
+    show_header(plan, inspection, reporter, run_dir)
+    try:
+        with StopSignals() as stop:
+            job = TrainingJob(
+                config=plan.config, data=prepare_data(plan.splits, plan.config.data), run_dir=run_dir, launch=launch
+            )
+            if plan.config.most_workers:
+                _train_on_ray(job, plan, inspection, reporter, stop)
+            else:
+                stop.install()
+                reporter.start(epoch_ends(plan.phases))
+                for _ in run_epochs(job, _this_process(job, inspection), stop_requested=stop, listener=reporter.record):
+                    pass
+    except BaseException as error:
+        reporter.stop()
+        if not is_resumed:
+            run_directory.remove_if_empty_run(run_dir)
+        resume = f"`raytricks train --resume {shlex.quote(str(run_dir))}`"
+        if isinstance(error, InterruptedRun):
+            raise InterruptedRun(f"{error}; go on with {resume}", error.signal_number) from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RaytricksError(f"{run_dir}: disk full; free some space, then {resume}") from error
+        raise
+    reporter.stop()
+    records = read_records(run_dir / METRICS_FILE)
+    seconds = time.monotonic() - started_s
+    for line in summary_lines(run_dir, records, seconds, plan.splits.evaluation.origin):
+        reporter.line(line)
+    return RunResult(run_dir, records)
+
+
+def show_header(plan: Plan, inspection: Inspection, reporter: Reporter, run_dir: Path | None = None) -> None:
+    """Print what is about to be trained, on what and how."""
+    lines = header_lines(
+        plan.config,
+        plan.splits,
+        plan.stats,
+        plan.phases,
+        inspection.parallel,
+        run_dir=run_dir,
+        num_parameters=inspection.num_parameters,
+        num_macs=inspection.num_macs,
+        findings=inspection.findings,
+    )
+    for line in lines:
+        reporter.line(line)
+
+
+def _open(run_dir: Path, plan: Plan, inspection: Inspection, *, is_resumed: bool) -> str:
+    """Write config.yaml and run.json and leave the launch's mark; returns the mark."""
+    config = plan.config
+    run_directory.write_config(run_dir, config)
+    facts = {
+        "seed": config.seed,
+        "data": run_directory.data_fingerprint(plan.splits),
+        "recipe": plan.recipe.as_dict(),
+        "changed_recipes": [phase.recipe.as_dict() for phase in plan.phases[1:]],
+        "model": {"parameters": inspection.num_parameters, "macs": inspection.num_macs},
+        "launch": {"execution": vars(inspection.parallel).copy(), "resumed": is_resumed},
+    }
+    run_directory.write_run_file(run_dir, facts)
+    return begin_launch(run_dir)
+
+
+def _train_on_ray(job: TrainingJob, plan: Plan, inspection: Inspection, reporter: Reporter, stop: StopSignals) -> None:
+    from raytricks.cluster.driver import train_on_ray  # the seam: imports ray, seconds that one process does not need
+
+    def begin() -> None:
+        stop.install()
+        reporter.start(epoch_ends(plan.phases))
+
+    train_on_ray(
+        job,
+        use_gpu=inspection.device_type == "cuda",
+        listener=reporter.record,
+        stop_requested=stop,
+        started=begin,
+    )
+
+
+def _this_process(job: TrainingJob, inspection: Inspection) -> Worker:
+    keep_freed_memory()
+    if job.config.hardware.cpus_per_worker is not None:
+        torch.set_num_threads(job.config.hardware.cpus_per_worker)
+    return Worker(device=torch.device("cuda", 0) if inspection.device_type == "cuda" else torch.device("cpu"))

@@ -35,6 +35,15 @@ CHOSEN_BY: Mapping[Kind, str] = {
 Values = Mapping[str, object]
 
 
+@dataclass(frozen=True)
+class Usual:
+    """The range that published recipes keep a setting in, and where to start."""
+
+    low: float
+    high: float
+    start: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """The one setting of a part that needs no section of its own, such as `tricks.zero_gamma: true`.
@@ -74,7 +83,8 @@ class Part:
         has_own_row: the header shows it elsewhere.
         after: names of parts that come before it in every slot.
         conflicts: names of parts that cannot be on beside it.
-        rules: the doctor's codes that are about it.
+        rules: the doctor's rules that are about it: names in raytricks.recipe.doctor_rules, or "module:function".
+        usual: dotted keys that the part wants in another range than others do; the doctor warns outside of it.
     """
 
     kind: Kind
@@ -96,6 +106,7 @@ class Part:
     after: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
+    usual: Mapping[str, Usual] = field(default_factory=dict)
     origin: str = "raytricks"
     """Where the row is from: raytricks, a file, a distribution."""
 

@@ -1,13 +1,12 @@
-"""What the recipe doctor knows: one small function a rule, named after its code, in the order of RULES.
+"""What the recipe doctor knows: one small function a rule, named after its code.
 
 Each looks at a resolved run and returns what it found, or None. docs/doctor.md says why, at length.
 """
 
-from collections.abc import Callable
 import re
 
 from raytricks.recipe.dataset_stats import LARGEST_SMALL_IMAGE
-from raytricks.recipe.doctor_case import Case, Finding
+from raytricks.recipe.doctor import DoctorContext, Finding, Rule
 from raytricks.tricks.linear_scaling import BASE_BATCH_SIZE
 
 BATCH_NORM_FEWEST_IMAGES = 8
@@ -21,44 +20,38 @@ WARMUP_PARTS = 10
 """Warmup of at most one part in ten: twice the 5 of 90 and 120 epochs of Goyal 2017 and He 2018."""
 WARMUP_NEEDED_FROM = 1024
 """Images a step: without a warmup He et al. 2018, table 4, lose 0.8 points here, 0.2 at 256."""
-DECAY_RANGE = {"sgd": (1e-5, 1e-3), "lars": (1e-5, 1e-3), "lamb": (1e-3, 1e-1)}
-"""Around published recipes: 5e-5 to 5e-4 with sgd and lars; 0.01 to 0.03 with lamb, which divides
-the gradient by its size and the decay not."""
 SGD_LARGEST_BATCH = 8192
 """Goyal et al. 2017: the error is that of a batch of 256 up to here, and rises beyond."""
 LAYERWISE_SMALLEST_BATCH = 1024
 """Far below the 8k from which You et al. 2017 need LARS."""
-LAYERWISE_LR = {"lars": (0.5, 20.0), "lamb": (0.001, 0.1)}
-LAYERWISE_LR_START = {"lars": 5.0, "lamb": 0.01}
-"""At a batch of 256, for the trust coefficients of our defaults. Digits: lars 30% at 0.1, 98.9% at 5."""
 EMA_PARTS = 5
 """A horizon of at most one part in five: a longer one averages over most of the lr's fall."""
 CHIRAL_DATA = ("digit", "digits", "mnist", "emnist", "kmnist", "qmnist", "notmnist", "svhn", "usps", "omniglot")
 """Words in the names of data whose images mean something else, or nothing, when mirrored."""
 
 
-def sync_bn_zero_gamma(case: Case) -> Finding | None:
+def sync_bn_zero_gamma(context: DoctorContext) -> Finding | None:
     """Source: timm, issue 54."""
-    tricks = case.config.tricks
-    if not (tricks.sync_batch_norm and tricks.zero_gamma) or case.has_idle_sync:
+    tricks = context.config.tricks
+    if not (tricks.sync_batch_norm and tricks.zero_gamma) or context.has_idle_sync:
         return None
     reason = "synchronised batch norm with zero gamma has trained a ResNet-50-D with mixup to 50% instead of 78%"
     return Finding("sync-bn-zero-gamma", "tricks.zero_gamma", reason, "set tricks.zero_gamma=false")
 
 
-def sync_bn_idle(case: Case) -> Finding | None:
+def sync_bn_idle(context: DoctorContext) -> Finding | None:
     """Source: what it does."""
-    if not case.config.tricks.sync_batch_norm or not case.has_idle_sync:
+    if not context.config.tricks.sync_batch_norm or not context.has_idle_sync:
         return None
-    why = "model.norm is group" if case.config.model.norm == "group" else "there is one worker"
+    why = "model.norm is group" if context.config.model.norm == "group" else "there is one worker"
     reason = f"synchronised batch norm has no effect: {why}"
     return Finding("sync-bn-idle", "tricks.sync_batch_norm", reason, "set tricks.sync_batch_norm=false")
 
 
-def batch_norm_few_images(case: Case) -> Finding | None:
+def batch_norm_few_images(context: DoctorContext) -> Finding | None:
     """Source: Wu & He 2018, figure 1. Library models are left out: they may have no batch norm."""
-    config = case.config
-    if config.model.norm != "batch" or config.tricks.sync_batch_norm or case.is_library_model:
+    config = context.config
+    if config.model.norm != "batch" or config.tricks.sync_batch_norm or context.is_library_model:
         return None
     share = max(1, config.recipe.global_batch_size // max(1, config.most_workers))
     num_pieces = -(-share // (config.hardware.fixed_limit or share))
@@ -70,34 +63,39 @@ def batch_norm_few_images(case: Case) -> Finding | None:
     return Finding("batch-norm-few-images", "model.norm", reason, remedy)
 
 
-def elastic_batch_norm(case: Case) -> Finding | None:
+def elastic_batch_norm(context: DoctorContext) -> Finding | None:
     """Source: what it does; Goyal et al. 2017, section 2.3, on statistics per worker."""
-    config = case.config
-    if not config.is_elastic or config.model.norm != "batch" or config.tricks.sync_batch_norm or case.is_library_model:
+    config = context.config
+    if (
+        not config.is_elastic
+        or config.model.norm != "batch"
+        or config.tricks.sync_batch_norm
+        or context.is_library_model
+    ):
         return None
     reason = "batch norm takes its statistics from a worker's share of the batch, which changes with the workers"
     remedy = "set model.norm=group, whose results do not depend on them, or a fixed number of workers"
     return Finding("elastic-batch-norm", "workers", reason, remedy)
 
 
-def double_smoothing(case: Case) -> Finding | None:
+def double_smoothing(context: DoctorContext) -> Finding | None:
     """Source: Müller et al. 2019, section 4."""
-    epsilon = case.config.tricks.label_smoothing.epsilon
-    if case.teacher is None or not case.teacher.smoothing_epsilon or epsilon == 0:
+    epsilon = context.config.tricks.label_smoothing.epsilon
+    if context.teacher is None or not context.teacher.smoothing_epsilon or epsilon == 0:
         return None
     reason = (
-        f"the labels are smoothed here ({epsilon:g}) and were for the teacher ({case.teacher.smoothing_epsilon:g}), "
+        f"the labels are smoothed here ({epsilon:g}) and were for the teacher ({context.teacher.smoothing_epsilon:g}), "
         "and a smoothed teacher distils worse"
     )
     remedy = "train the teacher with tricks.label_smoothing.epsilon=0, or set it to 0 here"
     return Finding("double-smoothing", "tricks.label_smoothing.epsilon", reason, remedy)
 
 
-def teacher_classes(case: Case) -> Finding | None:
+def teacher_classes(context: DoctorContext) -> Finding | None:
     """Source: the soft loss compares logits by their position."""
-    if case.teacher is None or case.class_names is None or case.teacher.class_names == case.class_names:
+    if context.teacher is None or context.class_names is None or context.teacher.class_names == context.class_names:
         return None
-    theirs, ours = set(case.teacher.class_names), set(case.class_names)
+    theirs, ours = set(context.teacher.class_names), set(context.class_names)
     unshared = (("teacher", theirs - ours), ("data", ours - theirs))
     parts = [f"only the {owner} has {_some(names)}" for owner, names in unshared if names]
     reason = " and ".join(parts) or "the teacher has the data's classes in another order"
@@ -111,9 +109,9 @@ def _some(names: set[str], limit: int = 3) -> str:
     return ", ".join(repr(name) for name in listed[:limit]) + more
 
 
-def low_temperature(case: Case) -> Finding | None:
+def low_temperature(context: DoctorContext) -> Finding | None:
     """Source: Hinton et al. 2015, section 2."""
-    distillation = case.config.tricks.distillation
+    distillation = context.config.tricks.distillation
     if distillation.teacher is None or distillation.temperature >= COOLEST_TEMPERATURE:
         return None
     reason = f"a temperature of {distillation.temperature:g} hardens the teacher's answers instead of softening them"
@@ -121,10 +119,10 @@ def low_temperature(case: Case) -> Finding | None:
     return Finding("low-temperature", "tricks.distillation.temperature", reason, remedy)
 
 
-def mixup_short_schedule(case: Case) -> Finding | None:
+def mixup_short_schedule(context: DoctorContext) -> Finding | None:
     """Source: He et al. 2018, section 5.4."""
-    epochs = case.recipe.epochs
-    names = [name for name, off_epochs in case.mixing if off_epochs < epochs]
+    epochs = context.recipe.epochs
+    names = [name for name, off_epochs in context.mixing if off_epochs < epochs]
     if not names or epochs >= MIXING_FEWEST_EPOCHS:
         return None
     reason = f"{' and '.join(names)} in {epochs} epochs: mixed images take longer to learn (paper: 200 instead of 120)"
@@ -132,10 +130,10 @@ def mixup_short_schedule(case: Case) -> Finding | None:
     return Finding("mixup-short-schedule", f"tricks.{names[0]}.alpha", reason, remedy)
 
 
-def mixup_never_on(case: Case) -> Finding | None:
+def mixup_never_on(context: DoctorContext) -> Finding | None:
     """Source: what it does."""
-    epochs = case.recipe.epochs
-    names = [name for name, off_epochs in case.mixing if off_epochs >= epochs]
+    epochs = context.recipe.epochs
+    names = [name for name, off_epochs in context.mixing if off_epochs >= epochs]
     if not names:
         return None
     reason = f"{' and '.join(names)} is off in the last {epochs} epochs, which are all there are"
@@ -143,43 +141,46 @@ def mixup_never_on(case: Case) -> Finding | None:
     return Finding("mixup-never-on", f"tricks.{names[0]}.off_epochs", reason, remedy)
 
 
-def warmup_long(case: Case) -> Finding | None:
+def warmup_long(context: DoctorContext) -> Finding | None:
     """Source: Goyal et al. 2017; He et al. 2018. You et al. 2020 warm lamb up for 20 of 90 epochs."""
-    warmup, epochs = case.config.tricks.warmup.epochs, case.recipe.epochs
-    if case.config.optimizer.name != "sgd" or warmup <= epochs / WARMUP_PARTS:
+    warmup, epochs = context.config.tricks.warmup.epochs, context.recipe.epochs
+    if context.config.optimizer.name != "sgd" or warmup <= epochs / WARMUP_PARTS:
         return None
     reason = f"the warmup takes {warmup:g} of {epochs} epochs, more than a tenth"
     remedy = f"set tricks.warmup.epochs to {epochs / WARMUP_PARTS:g} or less"
     return Finding("warmup-long", "tricks.warmup.epochs", reason, remedy)
 
 
-def warmup_missing(case: Case) -> Finding | None:
+def warmup_missing(context: DoctorContext) -> Finding | None:
     """Source: He et al. 2018, table 4; Goyal et al. 2017."""
-    batch = case.recipe.global_batch_size
-    if case.recipe.warmup_steps > 0 or batch < WARMUP_NEEDED_FROM:
+    batch = context.recipe.global_batch_size
+    if context.recipe.warmup_steps > 0 or batch < WARMUP_NEEDED_FROM:
         return None
-    reason = (
-        f"no warmup at a batch of {batch:,}: the first steps, at the full lr of {case.recipe.peak_lr:g}, are unstable"
-    )
-    remedy = f"set tricks.warmup.epochs={min(5, case.recipe.epochs / WARMUP_PARTS):g}"
+    lr = context.recipe.peak_lr
+    reason = f"no warmup at a batch of {batch:,}: the first steps, at the full lr of {lr:g}, are unstable"
+    remedy = f"set tricks.warmup.epochs={min(5, context.recipe.epochs / WARMUP_PARTS):g}"
     return Finding("warmup-missing", "tricks.warmup.epochs", reason, remedy)
 
 
-def weight_decay_range(case: Case) -> Finding | None:
-    """Source: He et al. 2018 (1e-4); You et al. 2020 and Wightman et al. 2021 (0.01 to 0.03)."""
-    optimizer = case.config.optimizer
-    low, high = DECAY_RANGE[optimizer.name]
-    if optimizer.weight_decay == 0 or low <= optimizer.weight_decay <= high:
+def weight_decay_range(context: DoctorContext) -> Finding | None:
+    """Source: the optimizer's row; He et al. 2018 (1e-4); You et al. 2020 and Wightman et al. 2021 (0.01 to 0.03)."""
+    optimizer = context.config.optimizer
+    usual = context.chosen("optimizer").usual.get("optimizer.weight_decay")
+    if usual is None or optimizer.weight_decay == 0 or usual.low <= optimizer.weight_decay <= usual.high:
         return None
-    reason = f"weight decay {optimizer.weight_decay:g} is outside the usual {low:g} to {high:g} of {optimizer.name}"
-    remedy = f"set optimizer.weight_decay={'0.01' if optimizer.name == 'lamb' else '1e-4'}"
-    return Finding("weight-decay-range", "optimizer.weight_decay", reason, remedy)
+    reason = (
+        f"weight decay {optimizer.weight_decay:g} is outside the usual {usual.low:g} to {usual.high:g} of "
+        f"{optimizer.name}"
+    )
+    return Finding(
+        "weight-decay-range", "optimizer.weight_decay", reason, f"set optimizer.weight_decay={usual.start:g}"
+    )
 
 
-def lr_not_following_batch(case: Case) -> Finding | None:
+def lr_not_following_batch(context: DoctorContext) -> Finding | None:
     """Source: He et al. 2018, section 3.1."""
-    recipe = case.recipe
-    if case.config.tricks.lr_scaling != "none" or recipe.global_batch_size == BASE_BATCH_SIZE:
+    recipe = context.recipe
+    if context.config.tricks.lr_scaling != "none" or recipe.global_batch_size == BASE_BATCH_SIZE:
         return None
     reason = f"the lr is that of {BASE_BATCH_SIZE} images a step, and there are {recipe.global_batch_size:,}"
     same = recipe.base_lr * BASE_BATCH_SIZE / recipe.global_batch_size
@@ -187,40 +188,41 @@ def lr_not_following_batch(case: Case) -> Finding | None:
     return Finding("lr-not-following-batch", "tricks.lr_scaling", reason, remedy)
 
 
-def large_batch_sgd(case: Case) -> Finding | None:
+def large_batch_sgd(context: DoctorContext) -> Finding | None:
     """Source: Goyal et al. 2017, figure 1."""
-    batch = case.recipe.global_batch_size
-    if case.config.optimizer.name != "sgd" or batch <= SGD_LARGEST_BATCH:
+    batch = context.recipe.global_batch_size
+    if context.config.optimizer.name != "sgd" or batch <= SGD_LARGEST_BATCH:
         return None
     reason = f"sgd loses accuracy beyond {SGD_LARGEST_BATCH:,} images a step, and there are {batch:,}"
     remedy = "set optimizer.name=lars, or lower recipe.global_batch_size"
     return Finding("large-batch-sgd", "optimizer.name", reason, remedy)
 
 
-def lars_small_batch(case: Case) -> Finding | None:
+def lars_small_batch(context: DoctorContext) -> Finding | None:
     """Source: You et al. 2017; Goyal et al. 2017."""
-    name, batch = case.config.optimizer.name, case.recipe.global_batch_size
-    if name == "sgd" or batch >= LAYERWISE_SMALLEST_BATCH:
+    name, batch = context.config.optimizer.name, context.recipe.global_batch_size
+    if name not in ("lars", "lamb") or batch >= LAYERWISE_SMALLEST_BATCH:
         return None
     reason = f"{name} is for thousands of images a step, and there are {batch:,}, where sgd needs no layer-wise lr"
     return Finding("lars-small-batch", "optimizer.name", reason, "set optimizer.name=sgd")
 
 
-def layerwise_lr(case: Case) -> Finding | None:
-    """Source: measured on digits with this package; see docs/tricks.md."""
-    name, base_lr = case.config.optimizer.name, case.config.recipe.base_lr
-    if name == "sgd" or LAYERWISE_LR[name][0] <= base_lr <= LAYERWISE_LR[name][1]:
+def layerwise_lr(context: DoctorContext) -> Finding | None:
+    """Source: the optimizer's row, measured on digits with this package; see docs/tricks.md."""
+    name, base_lr = context.config.optimizer.name, context.config.recipe.base_lr
+    usual = context.chosen("optimizer").usual.get("recipe.base_lr")
+    if usual is None or usual.low <= base_lr <= usual.high:
         return None
-    low, high = LAYERWISE_LR[name]
     reason = (
-        f"the lr of {name} is that of no other optimizer: recipe.base_lr is {base_lr:g}, {low:g} to {high:g} is usual"
+        f"the lr of {name} is that of no other optimizer: recipe.base_lr is {base_lr:g}, {usual.low:g} to "
+        f"{usual.high:g} is usual"
     )
-    return Finding("layerwise-lr", "recipe.base_lr", reason, f"set recipe.base_lr={LAYERWISE_LR_START[name]:g}")
+    return Finding("layerwise-lr", "recipe.base_lr", reason, f"set recipe.base_lr={usual.start:g}")
 
 
-def ema_too_slow(case: Case) -> Finding | None:
+def ema_too_slow(context: DoctorContext) -> Finding | None:
     """Source: arithmetic; `tricks.ema` ramps the decay up, so such a one is never reached."""
-    decay, steps = case.config.tricks.ema.decay, case.recipe.total_steps
+    decay, steps = context.config.tricks.ema.decay, context.recipe.total_steps
     if decay == 0 or 1 / (1 - decay) <= steps / EMA_PARTS:
         return None
     reason = f"the average of the weights spans {1 / (1 - decay):,.0f} steps, more than a fifth of the run's {steps:,}"
@@ -228,79 +230,65 @@ def ema_too_slow(case: Case) -> Finding | None:
     return Finding("ema-too-slow", "tricks.ema.decay", reason, remedy)
 
 
-def imagenet_stem_small_images(case: Case) -> Finding | None:
+def imagenet_stem_small_images(context: DoctorContext) -> Finding | None:
     """Source: He K. et al. 2016, section 4.2 (CIFAR-10). The libraries' ResNets all have this stem."""
-    model, side = case.config.model, case.config.data.image_size or 0
-    has_it = "resne" in str(model.name) if case.is_library_model else model.stem == "imagenet"
+    model, side = context.config.model, context.config.data.image_size or 0
+    has_it = "resne" in str(model.name) if context.is_library_model else model.stem == "imagenet"
     if not has_it or side > LARGEST_SMALL_IMAGE:
         return None
     reason = f"the ImageNet stem shrinks images of {side} px to {-(-side // 4)} before the first block"
-    if case.is_library_model:
+    if context.is_library_model:
         remedy = "set data.image_size=224, or take one of our ResNets"
         return Finding("imagenet-stem-small-images", "model.name", reason, remedy)
     return Finding("imagenet-stem-small-images", "model.stem", reason, "set model.stem=small")
 
 
-def pretrained_normalization(case: Case) -> Finding | None:
+def pretrained_normalization(context: DoctorContext) -> Finding | None:
     """Source: torchvision's and timm's model cards. Our own runs are no .pth."""
-    model = case.config.model
-    is_published = model.pretrained or (case.is_library_model and str(model.init_from).endswith(".pth"))
-    if not is_published or case.config.data.normalization == "imagenet":
+    model = context.config.model
+    is_published = model.pretrained or (context.is_library_model and str(model.init_from).endswith(".pth"))
+    if not is_published or context.config.data.normalization == "imagenet":
         return None
     reason = f"the weights of {model.name} expect ImageNet's mean and standard deviation, not the data's own"
     return Finding("pretrained-normalization", "data.normalization", reason, "set data.normalization=imagenet")
 
 
-def mirrored_digits(case: Case) -> Finding | None:
+def mirrored_digits(context: DoctorContext) -> Finding | None:
     """Source: a mirrored 2 is no 2."""
-    data = case.config.data
-    words = re.split(r"[^a-z]+", case.stats.name.lower())
+    data = context.config.data
+    words = re.split(r"[^a-z]+", context.stats.name.lower())
     is_chiral = "fashion" not in words and any(word in CHIRAL_DATA for word in words)
     if not data.horizontal_flip or data.augmentation == "none" or not is_chiral:
         return None
-    reason = f"half of the training images of {case.stats.name} are mirrored, and a mirrored 2 is no 2"
+    reason = f"half of the training images of {context.stats.name} are mirrored, and a mirrored 2 is no 2"
     return Finding("mirrored-digits", "data.horizontal_flip", reason, "set data.horizontal_flip=false")
 
 
-def fp16_on_cpu(case: Case) -> Finding | None:
+def fp16_on_cpu(context: DoctorContext) -> Finding | None:
     """Source: measured with this package; see docs/tricks.md."""
-    if case.device_type != "cpu" or case.precision != "fp16":
+    if context.device_type != "cpu" or context.precision != "fp16":
         return None
     reason = "a CPU computes fp16 20 to 50 times slower than fp32"
     return Finding("fp16-on-cpu", "hardware.precision", reason, "set hardware.precision=auto")
 
 
-def gradient_compression_idle(case: Case) -> Finding | None:
+def gradient_compression_idle(context: DoctorContext) -> Finding | None:
     """Source: what it does."""
-    kind = case.config.tricks.gradient_compression.kind
-    if kind == "none" or case.config.most_workers > 1:
+    kind = context.config.tricks.gradient_compression.kind
+    if kind == "none" or context.config.most_workers > 1:
         return None
     reason = f"{kind} gradient compression has no effect: there is no second worker to send gradients to"
     remedy = "set tricks.gradient_compression.kind=none"
     return Finding("gradient-compression-idle", "tricks.gradient_compression.kind", reason, remedy)
 
 
-RULES: tuple[Callable[[Case], Finding | None], ...] = (
-    sync_bn_zero_gamma,
-    sync_bn_idle,
+GENERAL: tuple[Rule, ...] = (
     batch_norm_few_images,
     elastic_batch_norm,
-    double_smoothing,
-    teacher_classes,
-    low_temperature,
-    mixup_short_schedule,
-    mixup_never_on,
-    warmup_long,
-    warmup_missing,
     weight_decay_range,
-    lr_not_following_batch,
     large_batch_sgd,
-    lars_small_batch,
-    layerwise_lr,
-    ema_too_slow,
     imagenet_stem_small_images,
     pretrained_normalization,
     mirrored_digits,
-    fp16_on_cpu,
-    gradient_compression_idle,
 )
+"""Those that are about no part; the others are named by the rows of `raytricks.parts`."""

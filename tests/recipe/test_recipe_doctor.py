@@ -11,14 +11,14 @@ from raytricks.config import dotted_keys, load_config
 from raytricks.data.loading import find_data
 from raytricks.errors import ConfigError
 from raytricks.recipe.dataset_stats import DatasetStats, stats_of
-from raytricks.recipe.doctor import RULES, Finding, TeacherFacts, diagnose, refuse, teacher_facts
+from raytricks.recipe.doctor import Finding, TeacherFacts, diagnose, refuse, rules_of, teacher_facts
 from raytricks.recipe.preset import preset_for
 from raytricks.recipe.recipe import make_recipe
 from raytricks.recipe.resolve import resolve_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
-CODES = [rule.__name__.replace("_", "-") for rule in RULES]
+CODES = [rule.__name__.replace("_", "-") for rule in rules_of()]
 CLASSES = tuple("abc")
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import math
 
 import pytest
+from raytricks.tricks.schedule import learning_rate
 from safetensors.torch import load_file
 from test_training_resume import assert_same_run, interrupt, metrics
 import torch
@@ -21,7 +22,6 @@ from raytricks.training.state import build_state
 from raytricks.training.worker import Worker
 from raytricks.tricks.label_smoothing import smoothed_cross_entropy
 from raytricks.tricks.mixup import draw_mix_weight, mix
-from raytricks.tricks.schedule import learning_rate
 
 RUN = {"num_train": 70, "recipe__epochs": 4}
 BATCH = {"recipe.global_batch_size": 24, "recipe.base_lr": 0.3, "tricks.mixup.alpha": 0.4}

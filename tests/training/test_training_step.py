@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from raytricks.tricks.schedule import learning_rate
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -21,7 +22,6 @@ from raytricks.training.step import Stepper
 from raytricks.training.step_log import STEP_VALUES
 from raytricks.training.worker import Worker
 from raytricks.tricks.mixup import draw_mix_weight
-from raytricks.tricks.schedule import learning_rate
 
 NO_DECAY = {"optimizer__weight_decay": 0.0, "tricks__zero_gamma": False, "model__norm": "group"}
 

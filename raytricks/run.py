@@ -21,6 +21,7 @@ from raytricks.models.registry import build_model, require_sides
 from raytricks.models.weights import check_start
 from raytricks.plan import Overrides, Plan, plan_of
 from raytricks.recipe import doctor
+from raytricks.recipe.chain import metrics_of
 from raytricks.recipe.image_sizes import input_sides
 from raytricks.recipe.parallel_plan import ParallelPlan, plan_parallel
 from raytricks.recipe.phases import epoch_ends
@@ -111,6 +112,7 @@ def inspect(plan: Plan) -> Inspection:
         in_channels=data.channels,
         image_size=data.image_size,
     )
+    metrics_of(config)  # refuses a name that there is not
     require_sides(model, data.channels, input_sides(config))
     findings = doctor.diagnose(
         config,

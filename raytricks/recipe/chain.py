@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from raytricks.config import flatten
 from raytricks.config.schema import ExperimentConfig
+from raytricks.config.suggest import did_you_mean
 from raytricks.data.randomness import stream_of
 from raytricks.errors import ConfigError
 from raytricks.parts.contexts import Tensor
@@ -78,6 +79,31 @@ def has_slot(config: ExperimentConfig, kind: str, slot: str) -> bool:
     section = getattr(config, CHOSEN_BY[kind].partition(".")[0])  # type: ignore[index]
     row = named(kind, section.name, config.rows)  # type: ignore[arg-type]
     return row is not None and row.hooks is not None and getattr(row.hooks, slot) is not None
+
+
+class Metric(NamedTuple):
+    """A metric that a config names: counts of a batch, summed over all images and workers, and their value."""
+
+    name: str
+    counts: Call
+    value: Call
+
+
+def metrics_of(config: ExperimentConfig) -> tuple[Metric, ...]:
+    """Return the metrics that a config names.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    metrics = []
+    known = [row.name for row in of_kind("metric", config.rows)]
+    for name in config.metrics:
+        row = named("metric", name, config.rows)
+        if row is None or row.hooks is None:
+            hint = did_you_mean(name, known) or ";"
+            raise ConfigError(f"metrics: unknown metric {name!r}{hint} 'raytricks parts metric' lists all")
+        metrics.append(Metric(name, _call("counts", row, row.hooks, None), _call("value", row, row.hooks, None)))
+    return tuple(metrics)
 
 
 def settings_of(config: ExperimentConfig, row: Part) -> object:

@@ -1,14 +1,17 @@
 """Exact evaluation: every image once, counts summed over the workers."""
 
+from collections.abc import Sequence
 import math
 
 import torch
+from torch import Tensor
 import torch.nn.functional as F
 
 from raytricks.data.augmentation import Transform
 from raytricks.data.batches import evaluation_batches
 from raytricks.data.prepared import LabelledImages
 from raytricks.errors import NonFiniteError
+from raytricks.recipe.chain import Metric
 from raytricks.training.worker import Worker
 from raytricks.tricks.mixed_precision import Precision, autocast
 
@@ -25,15 +28,19 @@ def evaluate(
     batch_size: int,
     precision: Precision,
     channels_last: bool,
+    metrics: Sequence[Metric] = (),
 ) -> dict[str, float]:
-    """Measure top-1, top-5 and plain cross-entropy of a split.
+    """Measure top-1, top-5, plain cross-entropy and further metrics of a split.
 
     Shards without padding and adds up sums and counts, so the result does not depend on the
     number of workers. Collective.
 
     Returns:
-        top1, top5 (parts of 1; top5 only with more than 5 classes), cross_entropy, num_images.
+        top1, top5 (parts of 1; top5 only with more than 5 classes), cross_entropy, num_images, and each metric
+        under its name.
     """
+    nothing = torch.zeros(0, num_classes, device=worker.device)  # a worker may get no image of a small split
+    counted = [_counts(metric, nothing, nothing[:, 0].long(), num_classes) for metric in metrics]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     sums = torch.zeros(4, dtype=torch.float64, device=worker.device)
     was_training = model.training
@@ -54,6 +61,8 @@ def evaluate(
             loss = F.cross_entropy(logits, labels, reduction="sum")
             count = torch.full_like(loss, len(labels))
             sums += torch.stack([best[:, 0].sum(), best.any(dim=1).sum(), loss, count])
+            for index, metric in enumerate(metrics):
+                counted[index] += _counts(metric, logits, labels, num_classes)
     model.train(was_training)
     top1, top5, loss, count = worker.sum_over_workers(sums).tolist()
     assert count == len(data), f"evaluated {count} of {len(data)} images"
@@ -62,7 +71,13 @@ def evaluate(
             f"the evaluation loss is {loss}: the weights or the batch-norm statistics are poisoned; the last "
             "checkpoint is kept; lower recipe.base_lr or set hardware.precision=fp32"
         )
-    metrics = {"top1": top1 / count, "cross_entropy": loss / count, "num_images": int(count)}
+    measured = {"top1": top1 / count, "cross_entropy": loss / count, "num_images": int(count)}
     if num_classes > _TOP:
-        metrics["top5"] = top5 / count
-    return metrics
+        measured["top5"] = top5 / count
+    for metric, counts in zip(metrics, counted, strict=True):
+        measured[metric.name] = float(metric.value(counts=worker.sum_over_workers(counts).cpu()))
+    return measured
+
+
+def _counts(metric: Metric, logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    return metric.counts(logits=logits, labels=labels, num_classes=num_classes).double()

@@ -23,7 +23,7 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError, RaytricksError
-from raytricks.recipe.chain import Chain
+from raytricks.recipe.chain import Chain, metrics_of
 from raytricks.training.auto_micro_batch import AutoMicroBatch, free_memory, is_out_of_memory
 from raytricks.training.buffer_snapshot import BufferSnapshot
 from raytricks.training.context import RunContext
@@ -110,6 +110,7 @@ class _Run:
         )
         chain = Chain(config)
         self.log = StepLog(worker, [name for call in chain.calls("measure") for name in call.hooks.measured])
+        self._metrics = metrics_of(config)
         self._step_totals, self._summaries = chain.calls("step_totals"), chain.calls("summary")
         self._before_epoch, self._before_evaluation = chain.calls("before_epoch"), chain.calls("before_evaluation")
         # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
@@ -338,6 +339,7 @@ class _Run:
                     batch_size=batch_size,
                     precision=self.parallel.precision,
                     channels_last=self.config.hardware.channels_last,
+                    metrics=self._metrics,
                 )
             except (RuntimeError, MemoryError) as error:
                 note = self.fitting.halve_evaluation(error, batch_size)

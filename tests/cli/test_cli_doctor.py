@@ -14,7 +14,8 @@ WRONG = ["optimizer.weight_decay=0.1", "recipe.epochs=40"]
 """Two findings: 5 of 40 epochs are a long warmup."""
 LINES = [
     "warmup-long: the warmup takes 5 of 40 epochs, more than a tenth; set tricks.warmup.epochs to 4 or less",
-    "weight-decay-range: weight decay 0.1 is outside the usual 1e-05 to 0.001 of sgd; set optimizer.weight_decay=0.0001",
+    "weight-decay-range: weight decay 0.1 is outside the usual 1e-05 to 0.001 of sgd; "
+    "set optimizer.weight_decay=0.0001",
 ]
 CLEAN = "no findings: the recipe is sound as far as the doctor knows\n"
 

@@ -8,6 +8,7 @@ ROWS: tuple[Part, ...] = (
         name="cross_entropy",
         title="cross-entropy",
         source="2.1",
+        formula="-sum_k q_k log softmax(z)_k",
         code="raytricks.training.loss:CROSS_ENTROPY",
     ),
 )

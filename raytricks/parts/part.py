@@ -68,6 +68,9 @@ class Part:
         name: its key in the config's section, the key of its state in a checkpoint, the seed of its random stream.
         title: for the header and the docs; "{}" stands for the value of `shown`.
         source: section of the paper, or where else it is from.
+        formula: what it computes, in one line; Markdown.
+        gain: top-1 points of ResNet-50 on ImageNet in the paper, or what its source says of it.
+        measured: our own measurement, or that there is none.
         code: "package.module:NAME" of its Hooks, imported when it is used; None: there is nothing to hook in, the
             part is how the recipe or the loop reads a setting.
         file: below raytricks/, for the docs and the tests; "" where `code` says it.
@@ -91,6 +94,9 @@ class Part:
     name: str
     title: str
     source: str
+    formula: str = ""
+    gain: str = "-"
+    measured: str = "not measured"
     code: str | Hooks | None = None
     file: str = ""
     settings: type[Section] | Setting | None = None

@@ -24,6 +24,7 @@ from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
 from raytricks.recipe.resolve import resolve_config
+from raytricks.report.parts_table import markdown_table
 from raytricks.training.context import RunContext
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.state import build_state
@@ -252,9 +253,10 @@ def test_table_names_every_trick_that_has_a_file(repository: Path):
     assert all((repository / "raytricks" / name).is_file() for name in listed)
 
 
-def test_docs_have_a_row_for_every_trick(repository: Path):
-    rows = [line for line in (repository / "docs" / "tricks.md").read_text().splitlines() if line.startswith("|")]
-    for trick in TRICKS:
-        key = next(iter(trick.keyed(trick.off)))
-        names = (key, key.rpartition(".")[0])  # of the switch, or of its section
-        assert any(f"`{name}`" in row for name in names for row in rows), trick.name
+def test_docs_have_a_row_for_every_part_with_its_formula_and_its_keys(repository: Path):
+    rows = markdown_table(BUILT_IN).splitlines()[2:]
+    assert len(rows) == len(BUILT_IN)
+    for part, row in zip(BUILT_IN, rows, strict=True):
+        assert part.formula and part.source and f"| {part.plain_title} |" in row
+        assert part.name in row if part.kind != "trick" else all(f"`{key}`" in row for key in part.keyed(part.off))
+    assert "<!-- parts: trick -->" in (repository / "docs" / "tricks.md").read_text()

@@ -50,6 +50,15 @@ class LambConfig(Section):
         return _require_decay(self)
 
 
+class AdamwConfig(Section):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), for transformers and ConvNeXts; base_lr 0.001."""
+
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of the averages of gradient and squared gradient."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root of the squared average."""
+
+
 def _require_decay(config):
     """Refuse to scale the layers that decay where none does; the decay is a setting of the whole section."""
     if getattr(config, "weight_decay", None) == 0:
@@ -106,5 +115,20 @@ ROWS: tuple[Part, ...] = (
         # it divides the gradient by its size and the decay not, so the decay is another
         usual={"optimizer.weight_decay": Usual(1e-3, 1e-1, 0.01), "recipe.base_lr": Usual(0.001, 0.1, 0.01)},
         rules=("lars_small_batch", "layerwise_lr"),
+    ),
+    Part(
+        kind="optimizer",
+        name="adamw",
+        title="AdamW",
+        source="Loshchilov & Hutter 2019",
+        formula="w -= lr (m' / (sqrt(v') + eps) + wd w), m' and v' the averages of g and g^2 without their bias",
+        code="raytricks.tricks.adamw:HOOKS",
+        settings=AdamwConfig,
+        on={"name": "adamw"},
+        off={"name": "sgd"},
+        has_own_row=True,
+        changeable=("betas", "epsilon"),
+        usual={"optimizer.weight_decay": Usual(1e-4, 0.3, 0.05), "recipe.base_lr": Usual(1e-5, 0.01, 0.001)},
+        rules=("layerwise_lr",),
     ),
 )

@@ -95,6 +95,15 @@ class ColorJitterConfig(Section):
     """Standard deviation of the noise along ImageNet's colour axes (paper: 0.1). 0: off."""
 
 
+class RandAugmentConfig(Section):
+    """RandAugment (Cubuk et al. 2020; not in the paper)."""
+
+    operations: Annotated[int, Field(ge=0, le=4)] = 0
+    """Operations an image, one after another (Cubuk: 2). 0: off."""
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Strength of all of them (Cubuk: 9 for a ResNet-50)."""
+
+
 class RandomErasingConfig(Section):
     """Random erasing (Zhong et al. 2017; not in the paper)."""
 
@@ -292,6 +301,21 @@ ROWS: tuple[Part, ...] = (
         on={"": True},
         off={"": False},
         changeable=("",),
+        changes_images=True,
+    ),
+    Part(
+        kind="trick",
+        name="rand_augment",
+        title="RandAugment {}",
+        source="Cubuk et al. 2020",
+        formula="N random operations of strength M, one after another, an image",
+        code="raytricks.tricks.rand_augment:HOOKS",
+        settings=RandAugmentConfig,
+        on={"operations": 2},
+        off={"operations": 0},
+        dormant={"magnitude": 15},
+        shown="operations",
+        changeable=("*",),
         changes_images=True,
     ),
     Part(

@@ -1,11 +1,12 @@
 """What each Ray Train worker runs: a thin shell around `run_epochs`."""
 
+import json
 from pathlib import Path
 import socket
 import time
 from typing import Any
 
-from raytricks.config import ExperimentConfig
+from raytricks.config.schemas import config_of
 from raytricks.training.signals import LEAVE
 
 _TELL_WAIT_S = 2.0
@@ -84,7 +85,7 @@ def _train(assignment: dict[str, Any], worker, asked) -> bool:
     run_dir = Path(assignment["run_dir"])
     require_visible(run_dir, assignment["launch"], host=socket.gethostname())
     job = TrainingJob(
-        config=ExperimentConfig.model_validate_json(assignment["config"]),
+        config=config_of(json.loads(assignment["config"])),
         data=ray.get(assignment["data"]),
         run_dir=run_dir,
         launch=assignment["launch"],

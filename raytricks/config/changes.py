@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from raytricks.config.keys import dotted_keys, flatten, holds_tuple
 from raytricks.config.problems import show_value, wrong_value
 from raytricks.config.schema import Change, ExperimentConfig
+from raytricks.config.schemas import key_of_another_part
 from raytricks.config.suggest import did_you_mean
 from raytricks.errors import ConfigError
 
@@ -116,6 +117,8 @@ def _is_one_of(key: str, patterns: tuple[str, ...]) -> bool:
 def _refusal(schema: type[ExperimentConfig], key: str, value: Any) -> str | None:
     these = ", ".join(changeable(schema))
     if key not in dotted_keys(schema):
+        if problem := key_of_another_part(schema, key):
+            return problem
         return f"unknown key {key}{did_you_mean(key, changeable_keys(schema))}; these can change: {these}"
     if not _is_one_of(key, changeable(schema)):
         return f"{key} cannot change in the course of a run; these can: {these}"

@@ -4,7 +4,8 @@ A value set later wins: schema < `defaults` (a preset chosen from the data) < fi
 Every key remembers who set it, and all that is wrong is reported at once, one line each.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 import re
@@ -26,13 +27,12 @@ from raytricks.config.keys import (
     to_nested,
 )
 from raytricks.config.schema import ExperimentConfig
-from raytricks.config.schemas import schema_for, schema_of_all
+from raytricks.config.schemas import key_of_another_part, schema_for, schema_of_all
 from raytricks.config.space_entries import SPACE, SpaceEntries
 from raytricks.config.space_values import read_space
 from raytricks.config.yaml_file import NULLS, parse_scalar, read_yaml
 from raytricks.errors import ConfigError
 from raytricks.parts.part import CHOSEN_BY
-from raytricks.parts.registry import of_kind
 
 __all__ = ["LoadedConfig", "dotted_keys", "flatten", "json_schema", "load_config", "to_nested"]
 
@@ -100,11 +100,20 @@ def _choices(
 ) -> dict[str, object]:
     """Return which part of each kind is named, by the layer that counts; the schema depends on it."""
     chosen: dict[str, object] = {}
-    given = leaves(overrides) if isinstance(overrides, Mapping) else (text.split("=", 1) for text in overrides)
-    for key, value in (*leaves(defaults), *content.items(), *(pair for pair in given if len(pair) == 2)):
-        if key.strip() in CHOSEN_BY.values():
-            chosen[key.strip()] = value.strip().strip("\"'") if isinstance(value, str) else value
+    given = leaves(overrides) if isinstance(overrides, Mapping) else _argument_leaves(overrides)
+    for key, value in (*leaves(defaults), *content.items(), *given):
+        if key in CHOSEN_BY.values():
+            chosen[key] = value
     return chosen
+
+
+def _argument_leaves(arguments: Iterable[str]) -> Iterator[tuple[str, object]]:
+    """Yield what `key=value` strings set, sections such as `optimizer={name: lamb}` too; wrong ones are left out."""
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if equals:
+            with suppress(ConfigError):  # reported where the value is set
+                yield from leaves({key.strip(): parse_scalar(text)})
 
 
 def json_schema() -> dict[str, object]:
@@ -122,7 +131,7 @@ class _Draft:
         self.sections = section_keys(schema)
         self.values: dict[str, object] = {}
         self.sources: dict[str, str] = {}
-        self.space = SpaceEntries()
+        self.space = SpaceEntries(schema)
         self.parts: dict[str, object] = {}
         self.problems = problems
 
@@ -183,7 +192,7 @@ class _Draft:
 
     def _search_space(self, usable: dict[str, object]) -> dict[str, object]:
         """Return the search space as a value, without the settings whose distributions are wrong."""
-        space, problems = read_space(self.space.entries, usable)
+        space, problems = read_space(self.schema, self.space.entries, usable)
         self.problems += problems
         sources = {f"{SPACE}.{key}": self.space.entries[key].source for key in space}
         if space:
@@ -200,21 +209,7 @@ class _Draft:
         while parent := parent.rpartition(".")[0]:
             if parent in self.fields:
                 return lines.section_for_value(parent)
-        return self._key_of_another_part(key) or lines.unknown_key(key, self.fields)
-
-    def _key_of_another_part(self, key: str) -> str | None:
-        """Say that a setting belongs to a part that is not the one chosen, such as `optimizer.betas` beside sgd."""
-        section, _, name = key.partition(".")
-        for kind, chooser in CHOSEN_BY.items():
-            rows = of_kind(kind, self.schema.rows) if chooser.startswith(f"{section}.") else ()
-            owners = [r.name for r in rows if isinstance(r.settings, type) and name in r.settings.model_fields]
-            if owners:
-                chosen = self.values.get(chooser, self.fields[chooser].default)
-                return (
-                    f"{key} is a setting of {' and '.join(owners)}, {chooser} is {chosen}; leave it out or set "
-                    f"{chooser}={owners[0]}"
-                )
-        return None
+        return key_of_another_part(self.schema, key, self.values) or lines.unknown_key(key, self.fields)
 
     def _once(self, pairs: Iterable[tuple[str, V]], source: str) -> list[tuple[str, V]]:
         """Return the pairs whose key is new; the others are problems."""

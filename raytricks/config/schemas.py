@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import create_model
 
+from raytricks.config.keys import dotted_keys
 from raytricks.config.part_sections import with_choice, with_tricks
 from raytricks.config.schema import ExperimentConfig, LossConfig, OptimizerConfig, TricksConfig
 from raytricks.parts.part import CHOSEN_BY, Kind, Part
@@ -52,7 +53,31 @@ def _schema(names: tuple[str, ...], brought: tuple[Part, ...]) -> type[Experimen
         "ExperimentConfig", __base__=ExperimentConfig, __module__=ExperimentConfig.__module__, **fields
     )
     schema.rows = rows
+    schema.__reduce__ = _reduce  # pickle would look for the class by its name, and find another
     return schema
+
+
+def _reduce(config: ExperimentConfig) -> tuple[Any, ...]:
+    return config_of, (config.model_dump(mode="json"), _brought(type(config)))
+
+
+def with_values(
+    schema: type[ExperimentConfig], own: Mapping[str, object], values: Mapping[str, object]
+) -> tuple[type[ExperimentConfig], dict[str, object]]:
+    """Return settings with some of them replaced, and their schema.
+
+    Args:
+        schema: of `own`, dotted keys and values.
+        values: may choose another part, which leaves out the settings of the one it replaces.
+    """
+    merged = {**own, **values}
+    other = schema_for({key: merged[key] for key in CHOSEN_BY.values() if key in merged}, _brought(schema))
+    gone = dotted_keys(schema).keys() - dotted_keys(other).keys()
+    return other, {key: value for key, value in merged.items() if key not in gone}
+
+
+def _brought(schema: type[ExperimentConfig]) -> tuple[Part, ...]:
+    return schema.rows[len(BUILT_IN) :]
 
 
 def schema_of_all() -> type[ExperimentConfig]:
@@ -66,6 +91,25 @@ def schema_of_all() -> type[ExperimentConfig]:
         merged = create_model(section.__name__, __base__=section, __doc__=section.__doc__, **of_rows)
         fields[kind] = (merged, merged())
     return create_model("ExperimentConfig", __base__=ExperimentConfig, __doc__=ExperimentConfig.__doc__, **fields)
+
+
+def key_of_another_part(schema: type[ExperimentConfig], key: str, values: Mapping[str, object] = {}) -> str | None:  # noqa: B006
+    """Say that a setting belongs to a part that is not the one chosen, such as `optimizer.betas` beside sgd.
+
+    Args:
+        values: dotted keys; the choice of the schema stands for one that is not among them.
+    """
+    section, _, name = key.partition(".")
+    for kind, chooser in CHOSEN_BY.items():
+        rows = of_kind(kind, schema.rows) if chooser.startswith(f"{section}.") else ()
+        owners = [row.name for row in rows if isinstance(row.settings, type) and name in row.settings.model_fields]
+        if owners:
+            chosen = values.get(chooser, dotted_keys(schema)[chooser].default)
+            return (
+                f"{key} is a setting of {' and '.join(owners)}, {chooser} is {chosen}; leave it out or set "
+                f"{chooser}={owners[0]}"
+            )
+    return None
 
 
 def _base_of(section: type[Any]) -> type[Any]:

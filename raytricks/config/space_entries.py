@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from raytricks.config import problems as lines
 from raytricks.config.keys import dotted_keys, leaves, section_keys
+from raytricks.config.schema import ExperimentConfig
+from raytricks.config.schemas import key_of_another_part
 from raytricks.config.search_space import PARAMETERS
 
 SPACE = "tune.space"
@@ -61,10 +63,11 @@ class SpaceEntries:
         entries: searched key -> what is said about it; the keys exist and may be searched.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: type[ExperimentConfig]) -> None:
         self.entries: dict[str, SpaceEntry] = {}
-        self._fields = dotted_keys()
-        self._sections = section_keys()
+        self._schema = schema
+        self._fields = dotted_keys(schema)
+        self._sections = section_keys(schema)
 
     def add_layer(self, entries: Iterable[tuple[str, object, str]]) -> list[str]:
         """Take in one layer's keys below `tune.space`, with values and sources; return what is wrong."""
@@ -119,7 +122,7 @@ class SpaceEntries:
     def _target_problem(self, target: str, entry: SpaceEntry) -> str | None:
         searched = [key for key in self._fields if _why_not(key) is None]
         if target not in self._fields and target not in self._sections:
-            return lines.unknown_key(target, searched)
+            return key_of_another_part(self._schema, target) or lines.unknown_key(target, searched)
         if reason := _why_not(target):
             return f"{target} cannot be searched: {reason}"
         if target in self._fields:

@@ -13,13 +13,16 @@ from pydantic.fields import FieldInfo
 from raytricks.config import problems as lines
 from raytricks.config.keys import as_schema_type, choices, dotted_keys, holds_tuple, to_nested, value_types
 from raytricks.config.schema import ExperimentConfig
+from raytricks.config.schemas import with_values
 from raytricks.config.search_space import KINDS, PARAMETERS, RANGES, AnyKind, QUniform, RandInt
 from raytricks.config.space_entries import SPACE, SpaceEntry
 from raytricks.config.suggest import closest, did_you_mean
 from raytricks.errors import ConfigError
 
 
-def read_space(entries: Mapping[str, SpaceEntry], values: Mapping[str, object]) -> tuple[dict[str, AnyKind], list[str]]:
+def read_space(
+    schema: type[ExperimentConfig], entries: Mapping[str, SpaceEntry], values: Mapping[str, object]
+) -> tuple[dict[str, AnyKind], list[str]]:
     """Return the distribution of each searched key, and the problems of those that have none.
 
     Args:
@@ -27,11 +30,11 @@ def read_space(entries: Mapping[str, SpaceEntry], values: Mapping[str, object]) 
         values: dotted key -> value of all other settings that are not at their default.
     """
     training = {key: value for key, value in values.items() if not key.startswith("tune.")}
-    is_valid = _is_valid(training)
+    is_valid = _is_valid(schema, training)
     space: dict[str, AnyKind] = {}
     problems: list[str] = []
     for key, entry in entries.items():
-        reader = _Reader(key, entry, training, is_valid)
+        reader = _Reader(schema, key, entry, training, is_valid)
         distribution = reader.read()
         problems += reader.problems
         if distribution is not None:
@@ -42,9 +45,17 @@ def read_space(entries: Mapping[str, SpaceEntry], values: Mapping[str, object]) 
 class _Reader:
     """Reads what is said about one searched key."""
 
-    def __init__(self, key: str, entry: SpaceEntry, training: dict[str, object], is_valid: bool) -> None:
+    def __init__(
+        self,
+        schema: type[ExperimentConfig],
+        key: str,
+        entry: SpaceEntry,
+        training: dict[str, object],
+        is_valid: bool,
+    ) -> None:
+        self.schema = schema
         self.key = key
-        self.info = dotted_keys()[key]
+        self.info = dotted_keys(schema)[key]
         self.given = dict(entry.values)
         self.entry = entry
         self.training = training
@@ -152,8 +163,9 @@ class _Reader:
             ConfigError: the setting, or a rule between it and others, refuses the value.
         """
         value = as_schema_type(self.info, value)
+        schema, values = with_values(self.schema, self.training, {self.key: value})
         try:
-            config = ExperimentConfig.model_validate(to_nested(self.training | {self.key: value}))
+            config = schema.model_validate(to_nested(values))
         except ValidationError as error:
             details = error.errors(include_url=False)
         else:
@@ -174,9 +186,9 @@ class _Reader:
         self.problems.append(f"{self.entry.sources.get(parameter, self.entry.source)}: {line}")
 
 
-def _is_valid(values: dict[str, object]) -> bool:
+def _is_valid(schema: type[ExperimentConfig], values: dict[str, object]) -> bool:
     try:
-        ExperimentConfig.model_validate(to_nested(values))
+        schema.model_validate(to_nested(values))
     except ValidationError:
         return False
     return True

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from raytricks.config import ExperimentConfig, flatten, load_config
+from raytricks.config.schemas import with_values
 from raytricks.config.search_space import AnyKind, Choice, Grid, LogUniform, QUniform, RandInt, Uniform
 from raytricks.errors import ConfigError
 
@@ -36,13 +37,17 @@ def apply_values(config: ExperimentConfig, values: Mapping[str, Any]) -> Experim
 
     Args:
         config: the config of the search.
-        values: dotted key -> value.
+        values: dotted key -> value; settings of a part that the trial does not use, such as another optimizer's,
+            are left out.
 
     Raises:
         ConfigError: the values, or their combination, are not allowed.
     """
     own = {key: value for key, value in flatten(config).items() if not key.startswith("tune.")}
-    return load_config(None, dict(values), own, "the config searched").config
+    _, merged = with_values(type(config), own, values)
+    own = {key: value for key, value in merged.items() if key not in values}
+    given = {key: value for key, value in merged.items() if key in values}
+    return load_config(None, given, own, "the config searched").config
 
 
 def sample_values(config: ExperimentConfig, rng: np.random.Generator) -> dict[str, Any]:

@@ -119,6 +119,76 @@ def test_override_value_is_read(override, value):
         assert flatten(config)[key] == value
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "owners", "remedy"),
+    [
+        ("sgd", "betas", "[0.5,0.6]", "lamb", "lamb"),
+        ("sgd", "epsilon", "1e-3", "lamb", "lamb"),
+        ("sgd", "trust_coefficient", "0.01", "lars", "lars"),
+        ("lamb", "trust_coefficient", "0.01", "lars", "lars"),
+        ("lars", "betas", "[0.5,0.6]", "lamb", "lamb"),
+        ("lamb", "nesterov", "false", "sgd and lars", "sgd"),
+    ],
+)
+def test_setting_of_another_optimizer_is_one_line(name, setting, value, owners, remedy):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [f"optimizer.{setting}={value}", f"optimizer.name={name}"])
+    assert caught.value.problems == [
+        f"command line: optimizer.{setting} is a setting of {owners}, optimizer.name is {name}; "
+        f"leave it out or set optimizer.name={remedy}"
+    ]
+
+
+def test_setting_of_another_optimizer_in_a_file_has_its_line(config_file):
+    path = config_file("optimizer:\n  weight_decay: 1e-4\n  betas: [0.9, 0.99]\n")
+    with pytest.raises(ConfigError, match=r"x.yaml:3: optimizer.betas is a setting of lamb, optimizer.name is sgd; "):
+        load_config(path)
+    assert load_config(path, ["optimizer.name=lamb"]).config.optimizer.betas == (0.9, 0.99)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer={name: lamb, betas: [0.5, 0.6]}"],
+        [" optimizer.name = 'lamb' ", "optimizer.betas=[0.5, 0.6]"],
+        ["optimizer.betas=[0.5, 0.6]", 'optimizer.name="lamb"'],
+        {"optimizer": {"name": "lamb", "betas": [0.5, 0.6]}},
+        {"optimizer.name": "lamb", "optimizer": {"betas": (0.5, 0.6)}},
+    ],
+)
+def test_optimizer_is_chosen_in_every_form_of_an_override(config_file, overrides):
+    config = load_config(config_file("optimizer.name: lars\n"), overrides).config
+    assert config.optimizer.name == "lamb" and config.optimizer.betas == (0.5, 0.6)
+    assert not hasattr(config.optimizer, "momentum")
+
+
+@pytest.mark.parametrize("name", ["adam", "[lamb]", "null", "3"])
+def test_optimizer_that_there_is_not_is_one_line(name):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [f"optimizer.name={name}"])
+    (line,) = caught.value.problems
+    assert line.startswith("command line: optimizer.name: must be one of sgd, lars, lamb, got ")
+
+
+def test_setting_that_no_optimizer_has_is_an_unknown_key():
+    with pytest.raises(ConfigError, match=r"unknown key optimizer.beta") as caught:
+        load_config(None, ["optimizer.beta=0.5"])
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "lamb"])
+def test_optimizer_has_its_own_settings_and_those_of_all(name):
+    settings = {
+        "sgd": {"momentum", "nesterov"},
+        "lars": {"momentum", "nesterov", "trust_coefficient"},
+        "lamb": {"betas", "epsilon"},
+    }[name]
+    loaded = load_config(None, {"optimizer.name": name})
+    keys = {key for key in flatten(loaded.config) if key.startswith("optimizer.")}
+    assert keys == {f"optimizer.{setting}" for setting in {"name", "weight_decay"} | settings}
+    assert loaded.sources["optimizer.name"] == "overrides"
+
+
 def test_one_string_is_one_override():
     assert load_config(None, "seed=3").config.seed == 3
 

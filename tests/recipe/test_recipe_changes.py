@@ -8,6 +8,7 @@ import pytest
 from raytricks.config import ExperimentConfig, dotted_keys, dump_yaml, flatten, load_config
 from raytricks.config.changes import changeable, changeable_keys, changed_config
 from raytricks.config.schema import Change
+from raytricks.config.schemas import schema_for
 from raytricks.errors import ConfigError, DataError
 from raytricks.recipe.phases import config_at, epoch_ends, make_phases
 from raytricks.recipe.recipe import make_recipe
@@ -60,9 +61,6 @@ OTHER_VALUES = {
     "recipe.clip_norm": 2.0,
     "optimizer.momentum": 0.5,
     "optimizer.weight_decay": 0.01,
-    "optimizer.betas": [0.5, 0.6],
-    "optimizer.epsilon": 1e-3,
-    "optimizer.trust_coefficient": 0.01,
     "tricks.label_smoothing.epsilon": 0.2,
     "tricks.mixup.alpha": 0.2,
     "tricks.mixup.off_epochs": 2,
@@ -86,17 +84,31 @@ OTHER_VALUES = {
 }
 
 
-def test_changeable_keys_are_all_known_here():
-    assert set(changeable_keys()) == set(OTHER_VALUES)
-    assert all(any(fnmatchcase(key, pattern) for key in dotted_keys()) for pattern in changeable())
+OF_OPTIMIZERS = {
+    "sgd": {"optimizer.momentum": 0.5},
+    "lars": {"optimizer.momentum": 0.5, "optimizer.trust_coefficient": 0.01},
+    "lamb": {"optimizer.betas": [0.5, 0.6], "optimizer.epsilon": 1e-3},
+}
 
 
-@pytest.mark.parametrize("key", OTHER_VALUES)
-def test_change_of_one_key_leaves_the_others(key):
-    config = config_of()
-    before, after = flatten(config), flatten(changed_config(config, {key: OTHER_VALUES[key]}))
+@pytest.mark.parametrize("name", OF_OPTIMIZERS)
+def test_changeable_keys_are_all_known_here(name):
+    schema = schema_for({"optimizer.name": name})
+    assert set(changeable_keys(schema)) == set(OTHER_VALUES) - {"optimizer.momentum"} | set(OF_OPTIMIZERS[name])
+    assert all(any(fnmatchcase(key, pattern) for key in dotted_keys(schema)) for pattern in changeable(schema))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        *(("sgd", key, value) for key, value in OTHER_VALUES.items()),
+        *((name, key, value) for name, values in OF_OPTIMIZERS.items() for key, value in values.items()),
+    ],
+)
+def test_change_of_one_key_leaves_the_others(name, key, value):
+    config = config_of(optimizer__name=name)
+    before, after = flatten(config), flatten(changed_config(config, {key: value}))
     assert [k for k in before if before[k] != after[k]] == [key]
-    value = OTHER_VALUES[key]
     assert after[key] == (tuple(value) if isinstance(value, list) else value)
     assert type(after[key]) is type(before[key]) or before[key] is None
 
@@ -122,7 +134,10 @@ def test_change_of_any_other_key_is_refused(key):
         ({"recipe.base_lr": "1e-3"}, "recipe.base_lr: must be a number, got '1e-3'; write 0.001"),
         ({"recipe.base_lr": math.nan}, "recipe.base_lr: must be a finite number, got nan"),
         ({"recipe.global_batch_size": 8.0}, "recipe.global_batch_size: must be a whole number, got 8.0; write 8"),
-        ({"optimizer.betas": [0.1, 1.5]}, "optimizer.betas[1]: must be < 1, got 1.5"),
+        (
+            {"optimizer.betas": [0.1, 0.5]},
+            "optimizer.betas is a setting of lamb, optimizer.name is sgd; leave it out or set optimizer.name=lamb",
+        ),
         ({"tricks.trivial_augment": 1}, "tricks.trivial_augment: must be true or false, got 1"),
         ({"data.crop_scale": [0.1]}, "data.crop_scale: needs at least 2 values, got [0.1]"),
         (
@@ -145,6 +160,11 @@ def test_change_of_any_other_key_is_refused(key):
 )
 def test_change_to_a_wrong_value_is_one_line(values, line):
     assert problems((3, values)) == [f"changes[0]: {line}"]
+
+
+def test_change_to_a_wrong_value_of_the_chosen_optimizer_is_one_line():
+    line = "changes[0]: optimizer.betas[1]: must be < 1, got 1.5"
+    assert problems((3, {"optimizer.betas": [0.1, 1.5]}), optimizer__name="lamb") == [line]
 
 
 def test_change_is_checked_beside_the_changes_before():
@@ -236,10 +256,11 @@ def test_changes_round_trip_through_yaml_and_json(tmp_path):
         (1, {"recipe.base_lr": 1, "data.crop_scale": (0.25, 1), "recipe.clip_norm": None}),
         (5, {}),
         (9, {"tricks.trivial_augment": True, "optimizer.epsilon": 1e-9}),
+        optimizer__name="lamb",
     )
     (tmp_path / "x.yaml").write_text(dump_yaml(config))
     assert repr(load_config(tmp_path / "x.yaml").config) == repr(config)
-    assert ExperimentConfig.model_validate_json(config.model_dump_json()) == config
+    assert type(config).model_validate_json(config.model_dump_json()) == config
     assert "changes: []\n" in dump_yaml(config_of())
 
 

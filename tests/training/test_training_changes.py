@@ -4,15 +4,16 @@ from dataclasses import replace
 import math
 
 import pytest
-from raytricks.tricks.schedule import learning_rate
 from safetensors.torch import load_file
 from test_training_resume import assert_same_run, interrupt, metrics
 import torch
 from torch import nn
+import torch.nn.functional as F
 
 import raytricks
 from raytricks.config import load_config
 from raytricks.data.order import epoch_order
+from raytricks.data.randomness import step_generator
 from raytricks.errors import ConfigError, RaytricksError
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.optimizer import build_optimizer, change_settings
@@ -20,8 +21,9 @@ from raytricks.training.records import read_records
 from raytricks.training.run_files import MODEL_FILE
 from raytricks.training.state import build_state
 from raytricks.training.worker import Worker
-from raytricks.tricks.label_smoothing import smoothed_cross_entropy
+from raytricks.tricks.decay import cosine_factor
 from raytricks.tricks.mixup import draw_mix_weight, mix
+from raytricks.tricks.warmup import warmup_factor
 
 RUN = {"num_train": 70, "recipe__epochs": 4}
 BATCH = {"recipe.global_batch_size": 24, "recipe.base_lr": 0.3, "tricks.mixup.alpha": 0.4}
@@ -128,20 +130,15 @@ def plain_torch(job: TrainingJob) -> tuple[dict[str, torch.Tensor], list[float]]
                 data.train.images.read(samples), samples, config.seed, epoch, torch.device("cpu")
             )
             labels = torch.from_numpy(data.train.labels[samples])
-            weight = draw_mix_weight(alpha, config.seed, len(rates) + 1) if alpha else 1.0
+            weight = draw_mix_weight(alpha, step_generator(config.seed, len(rates) + 1, "mixup"))
             inputs = mix(inputs, inputs.roll(1, 0), weight).contiguous(memory_format=torch.channels_last)
             logits = model(inputs)
-            losses = weight * smoothed_cross_entropy(logits, labels, 0.1, "paper")
-            if alpha:
-                losses = losses + (1 - weight) * smoothed_cross_entropy(logits, labels.roll(1), 0.1, "paper")
-            rates.append(
-                learning_rate(
-                    epoch * num_steps + k + 1,
-                    peak_lr=base_lr * batch / 256,
-                    warmup_steps=num_steps,
-                    total_steps=4 * num_steps,
-                )
-            )
+            one_hot = F.one_hot(labels, 10).float()
+            targets = (weight * one_hot + (1 - weight) * one_hot.roll(1, 0)) * (1 - 0.1 - 0.1 / 9) + 0.1 / 9
+            losses = F.cross_entropy(logits, targets, reduction="none")
+            n, total = epoch * num_steps + k + 1, 4 * num_steps
+            peak_lr = base_lr * batch / 256
+            rates.append(peak_lr * warmup_factor(n, num_steps) * cosine_factor(n, num_steps, total))
             for group in optimizer.param_groups:
                 group["lr"] = rates[-1]
             optimizer.zero_grad()

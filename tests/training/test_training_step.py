@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from raytricks.tricks.schedule import learning_rate
 import torch
 from torch import nn
 import torch.nn.functional as F
 
 from raytricks.data.batches import TrainBatches
 from raytricks.data.order import epoch_order
+from raytricks.data.randomness import step_generator
 from raytricks.errors import NonFiniteError
 from raytricks.recipe.recipe import make_recipe
 from raytricks.training.loop import MAX_SKIPPED_IN_A_ROW, run_epochs
@@ -21,6 +21,7 @@ from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
 from raytricks.training.step_log import STEP_VALUES
 from raytricks.training.worker import Worker
+from raytricks.tricks.decay import cosine_factor
 from raytricks.tricks.mixup import draw_mix_weight
 
 NO_DECAY = {"optimizer__weight_decay": 0.0, "tricks__zero_gamma": False, "model__norm": "group"}
@@ -114,7 +115,7 @@ def test_step_smoothing_and_mixup_equal_soft_targets(make_job, form, images_per_
     ours = step.gradients()
 
     inputs, labels = step.whole_batch()
-    weight = draw_mix_weight(1.0, step.config.seed, 1)
+    weight = draw_mix_weight(1.0, step_generator(step.config.seed, 1, "mixup"))
     assert 0.01 < weight < 0.99  # or the test would prove nothing
     one_hot = F.one_hot(labels, 10).double()  # torchvision.transforms.v2.MixUp, with its roll(1)
     targets = one_hot.roll(1, 0) * (1 - weight) + one_hot * weight
@@ -130,6 +131,25 @@ def test_step_soft_targets_of_the_paper_form_sum_to_one():
     target = F.one_hot(torch.tensor([3]), 10).double() * (1 - 0.1 - 0.1 / 9) + 0.1 / 9
     assert float(target.sum()) == pytest.approx(1)
     assert float(target[0, 3]) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_step_takes_the_loss_of_half_precision_logits_in_fp32(make_job, monkeypatch, precision):
+    step = Step(make_job(**NO_DECAY), precision)
+    of_model, seen = [], []
+    step.state.model.register_forward_hook(lambda model, inputs, logits: of_model.append(logits.dtype))
+    cross_entropy = F.cross_entropy
+
+    def watch(logits, targets, **options):
+        seen.append(logits.dtype)
+        if targets.is_floating_point():
+            seen.append(targets.dtype)
+        return cross_entropy(logits, targets, **options)
+
+    monkeypatch.setattr(F, "cross_entropy", watch)
+    step.accumulate()
+    assert of_model == [torch.bfloat16 if precision == "bf16" else torch.float32]
+    assert seen == [torch.float32] * 3  # logits and targets of the loss, and logits for the log
 
 
 def test_step_update_equals_torch_sgd(make_job):
@@ -210,7 +230,7 @@ def test_step_lr_of_every_step_is_the_formula(make_job):
     list(run_epochs(job, Worker()))
     records = read_records(job.run_dir / "metrics.jsonl")
     assert [r["lr"] for r in records if r["kind"] == "step"] == seen
-    assert seen[-1] == learning_rate(20, peak_lr=peak, warmup_steps=6, total_steps=20)
+    assert seen[-1] == peak * cosine_factor(20, warmup_steps=6, total_steps=20)
 
 
 def test_loop_stops_at_the_first_non_finite_gradient(make_job):

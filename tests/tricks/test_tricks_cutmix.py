@@ -5,7 +5,13 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from raytricks.data.randomness import step_generator
 from raytricks.tricks.cutmix import Rectangle, centred_rectangle, draw_rectangle, kept_part, paste
+
+
+def draw(alpha, seed, step, height, width):
+    """The rectangle of a step, as the loop draws it."""
+    return draw_rectangle(alpha, step_generator(seed, step, "cutmix"), height, width)
 
 
 def test_cutmix_pastes_the_hand_computed_pixels():
@@ -42,7 +48,7 @@ def test_cutmix_rectangle_is_cut_off_at_the_border_like_torchvisions():
 
 
 def test_cutmix_mean_kept_part_is_that_of_torchvision():
-    ours = [kept_part(draw_rectangle(1.0, 0, step, 32, 32), 32, 32) for step in range(4000)]
+    ours = [kept_part(draw(1.0, 0, step, 32, 32), 32, 32) for step in range(4000)]
     torch.manual_seed(0)
     images, labels = torch.zeros(2, 1, 32, 32), torch.tensor([0, 1])
     cutmix = v2.CutMix(alpha=1.0, num_classes=2)
@@ -52,22 +58,22 @@ def test_cutmix_mean_kept_part_is_that_of_torchvision():
 
 
 def test_cutmix_draw_depends_on_seed_and_step_alone():
-    first = draw_rectangle(1.0, 3, 17, 20, 30)
-    assert first == draw_rectangle(1.0, 3, 17, 20, 30)
-    assert len({draw_rectangle(1.0, seed, step, 200, 300) for seed in (3, 4) for step in (17, 18)}) == 4
+    first = draw(1.0, 3, 17, 20, 30)
+    assert first == draw(1.0, 3, 17, 20, 30)
+    assert len({draw(1.0, seed, step, 200, 300) for seed in (3, 4) for step in (17, 18)}) == 4
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
 def test_cutmix_rectangle_lies_inside_the_image(alpha):
     for step in range(500):
-        box = draw_rectangle(alpha, 1, step, 8, 13)
+        box = draw(alpha, 1, step, 8, 13)
         assert 0 <= box.top <= box.bottom <= 8
         assert 0 <= box.left <= box.right <= 13
         assert 0 <= kept_part(box, 8, 13) <= 1
 
 
 def test_cutmix_alpha_zero_is_off():
-    box = draw_rectangle(0.0, 1, 1, 8, 8)
+    box = draw(0.0, 1, 1, 8, 8)
     images = torch.rand(3, 1, 8, 8)
     assert paste(images, images.roll(1, 0), box) is images
     assert kept_part(box, 8, 8) == 1
@@ -75,6 +81,6 @@ def test_cutmix_alpha_zero_is_off():
 
 def test_cutmix_rejects_what_makes_no_sense():
     with pytest.raises(ValueError, match="alpha must be >= 0, got -1"):
-        draw_rectangle(-1.0, 0, 0, 8, 8)
+        draw(-1.0, 0, 0, 8, 8)
     with pytest.raises(ValueError, match="shape"):
         paste(torch.zeros(2, 1, 4, 4), torch.zeros(1, 1, 4, 4), Rectangle(0, 0, 1, 1))

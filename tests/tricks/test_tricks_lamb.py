@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from raytricks.tricks.lamb import Lamb
-from raytricks.tricks.no_bias_decay import decay_groups
+from raytricks.tricks.no_bias_decay import split_undecayed
 
 LRS = (0.01, 0.1, 0.05, 0.0, 0.2)
 
@@ -17,6 +17,10 @@ def weight_with_gradient(values, gradient):
     weight = nn.Parameter(torch.tensor(values, dtype=torch.float64))
     weight.grad = torch.tensor(gradient, dtype=torch.float64)
     return weight
+
+
+def decay_groups(model, weight_decay):
+    return split_undecayed([{"params": list(model.parameters()), "weight_decay": weight_decay}], model)
 
 
 def small_network(dtype):

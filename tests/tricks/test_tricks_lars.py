@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from raytricks.tricks.lars import Lars, trust_ratios
-from raytricks.tricks.no_bias_decay import decay_groups
+from raytricks.tricks.no_bias_decay import split_undecayed
 
 LRS = (0.5, 2.0, 1.0, 0.0, 3.0)
 
@@ -18,6 +18,10 @@ def weights_with_gradients(weights, gradients, dtype=torch.float64):
     for parameter, values in zip(parameters, gradients, strict=True):
         parameter.grad = torch.tensor(values, dtype=dtype)
     return parameters
+
+
+def decay_groups(model, weight_decay):
+    return split_undecayed([{"params": list(model.parameters()), "weight_decay": weight_decay}], model)
 
 
 def small_network(dtype):

@@ -1,13 +1,15 @@
-"""Linear scaling, warmup, decay and the schedule made of them."""
+"""Linear scaling, warmup, decay and the learning rate of a run, which is multiplied by each of them."""
 
 import math
 
 import pytest
 import torch
 
+from raytricks.config import load_config
+from raytricks.errors import ConfigError
+from raytricks.recipe.recipe import Recipe, make_recipe
 from raytricks.tricks.decay import cosine_factor, step_factor
 from raytricks.tricks.linear_scaling import peak_learning_rate
-from raytricks.tricks.schedule import learning_rate
 from raytricks.tricks.warmup import warmup_factor
 
 
@@ -97,6 +99,18 @@ def test_decay_rejects(call, message):
         call()
 
 
+def schedule(total_steps: int = 6, warmup_steps: int = 2, **settings: object) -> Recipe:
+    """A run of one step an epoch that reaches a learning rate of 0.8, with 256 images a step unless said otherwise."""
+    values = {
+        "recipe.global_batch_size": 256,
+        "recipe.epochs": total_steps,
+        "recipe.base_lr": 0.8,
+        "tricks.warmup.epochs": warmup_steps,
+    }
+    config = load_config(None, values | {key.replace("__", "."): value for key, value in settings.items()}).config
+    return make_recipe(config, config.recipe.global_batch_size)
+
+
 HALF = math.sqrt(0.5)
 SCHEDULES = [
     ("cosine", 2, [0.4, 0.8, 0.8, 0.4 * (1 + HALF), 0.4, 0.4 * (1 - HALF)]),
@@ -108,23 +122,28 @@ SCHEDULES = [
 
 @pytest.mark.parametrize(("kind", "warmup_steps", "expected"), SCHEDULES)
 def test_schedule_every_step_by_hand(kind, warmup_steps, expected):
-    lrs = [
-        learning_rate(
-            step,
-            peak_lr=0.8,
-            warmup_steps=warmup_steps,
-            total_steps=6,
-            kind=kind,
-            milestones=(0.5, 5 / 6),
-            factor=0.1,
-        )
-        for step in range(1, 7)
-    ]
+    recipe = schedule(
+        6, warmup_steps, tricks__decay__kind=kind, tricks__decay__milestones=(0.5, 5 / 6), tricks__decay__factor=0.1
+    )
+    lrs = [recipe.lr(step) for step in range(1, 7)]
     assert lrs == pytest.approx(expected, rel=1e-12)
 
 
 def test_schedule_ends_at_zero_after_the_last_update():
-    assert learning_rate(7, peak_lr=0.8, warmup_steps=2, total_steps=6) == 0
+    assert schedule().lr(7) == 0
+
+
+@pytest.mark.parametrize(("rule", "peak_lr"), [("linear", 3.2), ("sqrt", 1.6), ("none", 0.8)])
+def test_schedule_reaches_the_scaled_rate(rule, peak_lr):
+    recipe = schedule(recipe__global_batch_size=1024, tricks__lr_scaling=rule)
+    assert recipe.peak_lr == recipe.lr(2) == pytest.approx(peak_lr, rel=1e-12)
+    assert recipe.lr(5) == pytest.approx(peak_lr / 2, rel=1e-12)
+
+
+def test_schedule_without_any_trick_is_the_base_rate():
+    recipe = schedule(6, 0, tricks__lr_scaling="none", tricks__decay__kind="constant", recipe__global_batch_size=64)
+    assert recipe.lr_factors == ()
+    assert {recipe.lr(step) for step in range(1, 8)} == {0.8}
 
 
 @pytest.mark.parametrize("warmup_steps", [2, 5])
@@ -135,8 +154,9 @@ def test_schedule_equals_torchs_warmup_then_cosine(warmup_steps):
         torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20 - warmup_steps),
     ]
     scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, schedulers, milestones=[warmup_steps])
+    recipe = schedule(20, warmup_steps)
     for step in range(1, 21):
-        ours = learning_rate(step, peak_lr=0.8, warmup_steps=warmup_steps, total_steps=20)
+        ours = recipe.lr(step)
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6), step
         optimizer.step()
         scheduler.step()
@@ -148,14 +168,15 @@ def test_schedule_equals_timms_cosine_after_the_warmup():
     scheduler = scheduler_module.CosineLRScheduler(
         optimizer, t_initial=15, warmup_t=5, warmup_lr_init=0.8 / 5, warmup_prefix=True, t_in_epochs=False
     )
+    recipe = schedule(20, 5)
     for step in range(6, 21):
         scheduler.step_update(step - 1)
-        ours = learning_rate(step, peak_lr=0.8, warmup_steps=5, total_steps=20)
+        ours = recipe.lr(step)
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6), step
 
 
 def test_schedule_rejects():
-    with pytest.raises(ValueError, match="peak_lr must be > 0, got 0"):
-        learning_rate(1, peak_lr=0, warmup_steps=0, total_steps=6)
-    with pytest.raises(ValueError, match="kind must be cosine, step or constant, got 'poly'"):
-        learning_rate(1, peak_lr=1, warmup_steps=0, total_steps=6, kind="poly")
+    with pytest.raises(ConfigError, match="recipe.base_lr: must be > 0, got 0"):
+        schedule(recipe__base_lr=0)
+    with pytest.raises(ConfigError, match="tricks.decay.kind: must be one of cosine, step, constant, got 'poly'"):
+        schedule(tricks__decay__kind="poly")

@@ -5,8 +5,17 @@ import torch
 from torch import nn
 import torchvision
 
+from raytricks.config import load_config
+from raytricks.errors import ConfigError
 from raytricks.models import resnet
-from raytricks.tricks.no_bias_decay import decay_groups
+from raytricks.training.optimizer import parameter_groups
+from raytricks.tricks.no_bias_decay import split_undecayed
+
+
+def decay_groups(model, weight_decay, enabled=True):
+    """The groups of a run, which this trick splits."""
+    settings = {"optimizer.weight_decay": weight_decay, "tricks.no_bias_decay": enabled}
+    return parameter_groups(model, load_config(None, settings).config)
 
 
 def names_by_decay(model, **settings):
@@ -82,8 +91,26 @@ def test_no_bias_decay_moves_only_weights():
 
 
 def test_no_bias_decay_rejects_negative_decay():
-    with pytest.raises(ValueError, match="weight_decay must be >= 0, got -0.1"):
+    with pytest.raises(ConfigError, match=r"optimizer.weight_decay: must be >= 0, got -0.1"):
         decay_groups(nn.Linear(2, 2), -0.1)
+
+
+def test_no_bias_decay_splits_the_groups_of_other_parts_and_keeps_their_settings():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    groups = [
+        {"params": list(model[0].parameters()), "weight_decay": 0.1, "lr_scale": 0.5},
+        {"params": [model[1].bias], "weight_decay": 0.2},
+        {"params": [model[1].weight], "weight_decay": 0.3},
+    ]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    split = [group | {"params": [names[id(p)] for p in group["params"]]} for group in split_undecayed(groups, model)]
+    assert split == [
+        {"params": ["0.weight"], "weight_decay": 0.1, "lr_scale": 0.5},
+        {"params": ["0.bias"], "weight_decay": 0.0, "lr_scale": 0.5},
+        {"params": ["1.bias"], "weight_decay": 0.0},
+        {"params": ["1.weight"], "weight_decay": 0.3},
+    ]
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.2, 0.3]  # left alone
 
 
 @pytest.mark.parametrize("name", ["resnet50d", "mobilenetv3_small_100", "efficientnet_b0", "regnety_002"])

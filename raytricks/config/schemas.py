@@ -57,8 +57,8 @@ def _schema(names: tuple[str, ...], brought: tuple[Part, ...]) -> type[Experimen
     return schema
 
 
-def _reduce(config: ExperimentConfig) -> tuple[Any, ...]:
-    return config_of, (config.model_dump(mode="json"), _brought(type(config)))
+def _reduce(self: ExperimentConfig) -> tuple[Any, ...]:
+    return config_of, (self.model_dump(mode="json"), _brought(type(self)))
 
 
 def with_values(

@@ -1,5 +1,8 @@
 """A dumped or shown configuration loads to the same one."""
 
+import json
+import pickle
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 import numpy as np
@@ -20,7 +23,7 @@ from raytricks.config import (
     show,
     to_nested,
 )
-from raytricks.config.schemas import schema_for, schema_of_all
+from raytricks.config.schemas import config_of, schema_for, schema_of_all
 from raytricks.config.search_space import Choice, Grid, LogUniform, QUniform, RandInt, Uniform
 
 ROOT: dict = json_schema()
@@ -136,6 +139,15 @@ def test_dump_and_show_load_to_an_equal_config(config, tmp_path_factory):
         assert loaded.config == config
         # equal is not enough: 1 == 1.0 == True
         assert repr(loaded.config) == repr(config)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configs())
+def test_config_goes_to_other_processes_as_it_is(config):
+    """As pickle, and as JSON, which is how the workers of a run get it."""
+    for copy in (pickle.loads(pickle.dumps(config)), config_of(json.loads(config.model_dump_json()))):
+        assert type(copy) is type(config) and copy == config
+        assert repr(copy) == repr(config)
 
 
 @pytest.mark.parametrize(

@@ -367,3 +367,34 @@ def test_json_schema_describes_distributions_and_lists():
     items = schema["$defs"]["TuneConfig"]["properties"]["space"]["additionalProperties"]  # type: ignore[index]
     assert {"type": "array"}.items() <= next(part for part in items["anyOf"] if "type" in part).items()
     assert schema["$defs"]["LogUniform"]["required"] == ["low", "high"]  # type: ignore[index]
+
+
+# -- settings of a part that is chosen by name ---------------------------------------------
+
+
+LOW_HIGH = {"low": 1e-8, "high": 1e-3}
+
+
+def test_space_holds_the_settings_of_the_chosen_optimizer():
+    space = {"optimizer.betas": [[0.5, 0.6], [0.9, 0.99]], "optimizer.epsilon": {"kind": "loguniform"} | LOW_HIGH}
+    config = load_config(None, {"optimizer.name": "lamb", "tune.space": space}).config
+    assert config.tune.space == {
+        "optimizer.betas": Choice(values=((0.5, 0.6), (0.9, 0.99))),
+        "optimizer.epsilon": LogUniform(**LOW_HIGH),
+    }
+    with pytest.raises(ConfigError, match=r"tune.space.optimizer.betas.values\[0\]\[1\]: must be < 1, got 2"):
+        load_config(None, {"optimizer.name": "lamb", "tune.space": {"optimizer.betas": [[0.5, 2]]}})
+
+
+def test_space_of_another_optimizers_setting_is_one_line():
+    assert problem("optimizer.betas=[[0.5, 0.6]]") == (
+        "tune.space: optimizer.betas is a setting of lamb, optimizer.name is sgd; leave it out or set "
+        "optimizer.name=lamb"
+    )
+
+
+def test_space_of_the_optimizers_themselves_checks_each_with_its_own_rules():
+    space = {"tune.space.optimizer.name": ["sgd", "lars"]}
+    assert load_config(None, space).config.tune.space == {"optimizer.name": Choice(values=("sgd", "lars"))}
+    (line,) = problems(None, space | {"optimizer.weight_decay": 0.0, "optimizer.momentum": 0.8})
+    assert line.startswith("overrides: tune.space.optimizer.name.values[1]: lars scales the layers that decay, got ")

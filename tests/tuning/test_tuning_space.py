@@ -219,3 +219,20 @@ def test_shipped_search_can_draw_its_own_default(name):
         assert 0 <= value_to_unit(config.tune.space[key], value) <= 1
     for seed in range(20):
         apply_values(config, sample_values(config, np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize(("own", "other"), [("sgd", "lamb"), ("lamb", "sgd"), ("lars", "lamb"), ("sgd", "lars")])
+def test_trial_with_another_optimizer_has_the_settings_of_that_one(own, other):
+    settings = {"optimizer.name": own, "optimizer.weight_decay": 0.01, "recipe.base_lr": 0.2}
+    config = load_config(None, settings | {"tune.space.optimizer.name": [own, other]}).config
+    trial = apply_values(config, {"optimizer.name": other})
+    assert trial == load_config(None, settings | {"optimizer.name": other}).config
+    assert apply_values(config, {"optimizer.name": own}) == load_config(None, settings).config
+
+
+def test_trial_leaves_out_what_is_searched_for_another_optimizer():
+    space = {"optimizer.name": ["sgd", "lamb"], "optimizer.betas": [[0.5, 0.6], [0.9, 0.99]]}
+    config = load_config(None, {"optimizer.name": "lamb", "tune.space": space}).config
+    values = {"optimizer.name": "sgd", "optimizer.betas": (0.5, 0.6)}
+    assert apply_values(config, values) == load_config(None, {}).config
+    assert apply_values(config, values | {"optimizer.name": "lamb"}).optimizer.betas == (0.5, 0.6)

@@ -68,11 +68,16 @@ def with_values(
 
     Args:
         schema: of `own`, dotted keys and values.
-        values: may choose another part, which leaves out the settings of the one it replaces.
+        values: may choose another part. The settings of the one it replaces are then left out, and those that were
+            at its default are at the other's.
     """
     merged = {**own, **values}
     other = schema_for({key: merged[key] for key in CHOSEN_BY.values() if key in merged}, _brought(schema))
-    gone = dotted_keys(schema).keys() - dotted_keys(other).keys()
+    before, after = dotted_keys(schema), dotted_keys(other)
+    gone = before.keys() - after.keys()
+    for key in before.keys() & after.keys() & own.keys() - values.keys():
+        if own[key] == before[key].default != after[key].default:
+            gone.add(key)
     return other, {key: value for key, value in merged.items() if key not in gone}
 
 

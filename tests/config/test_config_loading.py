@@ -122,11 +122,12 @@ def test_override_value_is_read(override, value):
 @pytest.mark.parametrize(
     ("name", "setting", "value", "owners", "remedy"),
     [
-        ("sgd", "betas", "[0.5,0.6]", "lamb", "lamb"),
-        ("sgd", "epsilon", "1e-3", "lamb", "lamb"),
+        ("sgd", "betas", "[0.5,0.6]", "lamb and adamw", "lamb"),
+        ("sgd", "epsilon", "1e-3", "lamb and adamw", "lamb"),
         ("sgd", "trust_coefficient", "0.01", "lars", "lars"),
         ("lamb", "trust_coefficient", "0.01", "lars", "lars"),
-        ("lars", "betas", "[0.5,0.6]", "lamb", "lamb"),
+        ("lars", "betas", "[0.5,0.6]", "lamb and adamw", "lamb"),
+        ("adamw", "trust_coefficient", "0.01", "lars", "lars"),
         ("lamb", "nesterov", "false", "sgd and lars", "sgd"),
     ],
 )
@@ -141,7 +142,9 @@ def test_setting_of_another_optimizer_is_one_line(name, setting, value, owners, 
 
 def test_setting_of_another_optimizer_in_a_file_has_its_line(config_file):
     path = config_file("optimizer:\n  weight_decay: 1e-4\n  betas: [0.9, 0.99]\n")
-    with pytest.raises(ConfigError, match=r"x.yaml:3: optimizer.betas is a setting of lamb, optimizer.name is sgd; "):
+    with pytest.raises(
+        ConfigError, match=r"x.yaml:3: optimizer.betas is a setting of lamb and adamw, optimizer.name is sgd; "
+    ):
         load_config(path)
     assert load_config(path, ["optimizer.name=lamb"]).config.optimizer.betas == (0.9, 0.99)
 
@@ -167,7 +170,7 @@ def test_optimizer_that_there_is_not_is_one_line(name):
     with pytest.raises(ConfigError) as caught:
         load_config(None, [f"optimizer.name={name}"])
     (line,) = caught.value.problems
-    assert line.startswith("command line: optimizer.name: must be one of sgd, lars, lamb, got ")
+    assert line.startswith("command line: optimizer.name: must be one of sgd, lars, lamb, adamw, got ")
 
 
 def test_setting_that_no_optimizer_has_is_an_unknown_key():
@@ -176,12 +179,13 @@ def test_setting_that_no_optimizer_has_is_an_unknown_key():
     assert len(caught.value.problems) == 1
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "lamb"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "lamb", "adamw"])
 def test_optimizer_has_its_own_settings_and_those_of_all(name):
     settings = {
         "sgd": {"momentum", "nesterov"},
         "lars": {"momentum", "nesterov", "trust_coefficient"},
         "lamb": {"betas", "epsilon"},
+        "adamw": {"betas", "epsilon"},
     }[name]
     loaded = load_config(None, {"optimizer.name": name})
     keys = {key for key in flatten(loaded.config) if key.startswith("optimizer.")}

@@ -387,9 +387,9 @@ def test_space_holds_the_settings_of_the_chosen_optimizer():
 
 
 def test_space_of_another_optimizers_setting_is_one_line():
-    assert problem("optimizer.betas=[[0.5, 0.6]]") == (
-        "tune.space: optimizer.betas is a setting of lamb, optimizer.name is sgd; leave it out or set "
-        "optimizer.name=lamb"
+    assert problem("optimizer.trust_coefficient=[0.1]") == (
+        "tune.space: optimizer.trust_coefficient is a setting of lars, optimizer.name is sgd; leave it out or set "
+        "optimizer.name=lars"
     )
 
 

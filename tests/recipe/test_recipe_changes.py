@@ -88,6 +88,7 @@ OF_OPTIMIZERS = {
     "sgd": {"optimizer.momentum": 0.5},
     "lars": {"optimizer.momentum": 0.5, "optimizer.trust_coefficient": 0.01},
     "lamb": {"optimizer.betas": [0.5, 0.6], "optimizer.epsilon": 1e-3},
+    "adamw": {"optimizer.betas": [0.5, 0.6], "optimizer.epsilon": 1e-3},
 }
 
 
@@ -135,8 +136,9 @@ def test_change_of_any_other_key_is_refused(key):
         ({"recipe.base_lr": math.nan}, "recipe.base_lr: must be a finite number, got nan"),
         ({"recipe.global_batch_size": 8.0}, "recipe.global_batch_size: must be a whole number, got 8.0; write 8"),
         (
-            {"optimizer.betas": [0.1, 0.5]},
-            "optimizer.betas is a setting of lamb, optimizer.name is sgd; leave it out or set optimizer.name=lamb",
+            {"optimizer.trust_coefficient": 0.1},
+            "optimizer.trust_coefficient is a setting of lars, optimizer.name is sgd; leave it out or set "
+            "optimizer.name=lars",
         ),
         ({"tricks.trivial_augment": 1}, "tricks.trivial_augment: must be true or false, got 1"),
         ({"data.crop_scale": [0.1]}, "data.crop_scale: needs at least 2 values, got [0.1]"),

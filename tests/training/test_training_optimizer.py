@@ -68,12 +68,12 @@ def halves_the_first_layer(groups: Groups, model: nn.Sequential) -> Groups:
     return [group for group in split if group["params"]]
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "lamb"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "lamb", "adamw"])
 def test_groups_of_a_part_stand_beside_those_without_decay(name):
     model = network()
     config = config_with(halves_the_first_layer, name=name, weight_decay=0.1)
     optimizer = build_optimizer(model, config)
-    assert isinstance(optimizer, {"sgd": torch.optim.SGD, "lars": Lars, "lamb": Lamb}[name])
+    assert isinstance(optimizer, {"sgd": torch.optim.SGD, "lars": Lars, "lamb": Lamb, "adamw": torch.optim.AdamW}[name])
     names = {id(parameter): key for key, parameter in model.named_parameters()}
     groups = [
         (group["lr_scale"], group["weight_decay"], [names[id(p)] for p in group["params"]])

@@ -221,7 +221,9 @@ def test_shipped_search_can_draw_its_own_default(name):
         apply_values(config, sample_values(config, np.random.default_rng(seed)))
 
 
-@pytest.mark.parametrize(("own", "other"), [("sgd", "lamb"), ("lamb", "sgd"), ("lars", "lamb"), ("sgd", "lars")])
+@pytest.mark.parametrize(
+    ("own", "other"), [("sgd", "lamb"), ("lamb", "sgd"), ("lars", "lamb"), ("sgd", "lars"), ("lamb", "adamw")]
+)
 def test_trial_with_another_optimizer_has_the_settings_of_that_one(own, other):
     settings = {"optimizer.name": own, "optimizer.weight_decay": 0.01, "recipe.base_lr": 0.2}
     config = load_config(None, settings | {"tune.space.optimizer.name": [own, other]}).config
@@ -236,3 +238,10 @@ def test_trial_leaves_out_what_is_searched_for_another_optimizer():
     values = {"optimizer.name": "sgd", "optimizer.betas": (0.5, 0.6)}
     assert apply_values(config, values) == load_config(None, {}).config
     assert apply_values(config, values | {"optimizer.name": "lamb"}).optimizer.betas == (0.5, 0.6)
+
+
+def test_trial_with_another_optimizer_keeps_what_both_have_and_the_config_sets():
+    settings = {"optimizer.name": "lamb", "optimizer.betas": (0.8, 0.9), "tune.space.optimizer.name": ["lamb", "adamw"]}
+    trial = apply_values(load_config(None, settings).config, {"optimizer.name": "adamw"})
+    assert trial.optimizer.betas == (0.8, 0.9)
+    assert trial.optimizer.epsilon == load_config(None, {"optimizer.name": "adamw"}).config.optimizer.epsilon

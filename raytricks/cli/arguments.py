@@ -49,7 +49,7 @@ def _meant(target: str) -> str:
     from pathlib import Path
 
     from raytricks.config import dotted_keys
-    from raytricks.config.suggest import as_question, closest
+    from raytricks.suggest import as_question, closest
 
     if target in dotted_keys():
         return f"; to set it, write {target}=VALUE"

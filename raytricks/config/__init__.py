@@ -19,8 +19,8 @@ from raytricks.config.schema import (
     TricksConfig,
 )
 from raytricks.config.search_space import Distribution
-from raytricks.config.suggest import did_you_mean
 from raytricks.config.tuning import TuneConfig
+from raytricks.suggest import did_you_mean
 
 __all__ = [
     "OWN_MODELS",

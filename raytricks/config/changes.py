@@ -15,8 +15,8 @@ from raytricks.config.keys import dotted_keys, flatten, holds_tuple
 from raytricks.config.problems import show_value, wrong_value
 from raytricks.config.schema import Change, ExperimentConfig
 from raytricks.config.schemas import key_of_another_part
-from raytricks.config.suggest import did_you_mean
 from raytricks.errors import ConfigError
+from raytricks.suggest import did_you_mean
 
 CHANGES = "changes"
 _FORM = "{epoch: 4, values: {recipe.base_lr: 0.3}}"

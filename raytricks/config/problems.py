@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from raytricks.config.keys import allows_none, choices, holds_text
-from raytricks.config.suggest import did_you_mean
 from raytricks.config.yaml_file import BOOLEANS
+from raytricks.suggest import did_you_mean
 
 SYNONYMS = {
     "arch": "model.name",

@@ -16,8 +16,8 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.config.schemas import with_values
 from raytricks.config.search_space import KINDS, PARAMETERS, RANGES, AnyKind, QUniform, RandInt
 from raytricks.config.space_entries import SPACE, SpaceEntry
-from raytricks.config.suggest import closest, did_you_mean
 from raytricks.errors import ConfigError
+from raytricks.suggest import closest, did_you_mean
 
 
 def read_space(

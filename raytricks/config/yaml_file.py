@@ -12,8 +12,8 @@ import re
 
 import yaml
 
-from raytricks.config.suggest import as_question, closest
 from raytricks.errors import ConfigError
+from raytricks.suggest import as_question, closest
 
 NULLS = ("null", "Null", "NULL", "~", "")
 BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}

@@ -6,11 +6,11 @@ from torch import nn
 import torchvision
 
 from raytricks.config.schema import OWN_MODELS, ModelConfig
-from raytricks.config.suggest import as_question, did_you_mean
 from raytricks.errors import ConfigError
 from raytricks.models.cost import count_macs
 from raytricks.models.resnet import Stem, resnet
 from raytricks.models.timm_models import TIMM, closest_timm_models, create_timm_model, is_timm_model
+from raytricks.suggest import as_question, did_you_mean
 
 TORCHVISION = "torchvision:"
 SMALL_IMAGE = 64

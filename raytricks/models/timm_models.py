@@ -4,8 +4,8 @@ from types import ModuleType
 
 from torch import nn
 
-from raytricks.config.suggest import closest
 from raytricks.errors import ConfigError
+from raytricks.suggest import closest
 
 TIMM = "timm:"
 

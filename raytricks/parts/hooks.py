@@ -59,6 +59,18 @@ OFFERED: Mapping[str, tuple[str, ...]] = {
 """Slot -> the names of the arguments that it offers."""
 
 
+class HookError(TypeError):
+    """A part's function does not fit its place.
+
+    Attributes:
+        function: the one that does not.
+    """
+
+    def __init__(self, message: str, function: object) -> None:
+        super().__init__(message)
+        self.function = function
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
     """The functions of a part, by slot; a slot that does not exist is a TypeError, and so is a wrong argument.
@@ -140,17 +152,20 @@ def wanted_arguments(slot: str, function: Callable[..., Any]) -> tuple[str, ...]
     """Return the names of the arguments that a slot's function takes.
 
     Raises:
-        TypeError: it cannot be called, hides its arguments, or wants one that the slot does not offer.
+        HookError: it cannot be called, hides its arguments, or wants one that the slot does not offer.
     """
     offered = OFFERED[slot]
     if not callable(function):
-        raise TypeError(f"{slot} must be a function of ({', '.join(offered)}), got {type(function).__name__}")
+        raise HookError(f"{slot} must be a function of ({', '.join(offered)}), got {type(function).__name__}", function)
     wanted: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise TypeError(f"{slot}: *{name} hides what it needs; name each of ({', '.join(offered)}) that it needs")
+            stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+            raise HookError(
+                f"{stars}{name} hides typing mistakes; name what it takes of {slot} ({', '.join(offered)})", function
+            )
         if name in offered:
             wanted.append(name)
         elif parameter.default is parameter.empty:
-            raise TypeError(f"{slot} takes ({', '.join(offered)}), got {name}")
+            raise HookError(f"{slot} takes ({', '.join(offered)}), got {name}", function)
     return tuple(wanted)

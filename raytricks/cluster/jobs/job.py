@@ -10,8 +10,8 @@ from raytricks.cluster.jobs.client import job_client, quietly
 from raytricks.cluster.jobs.dashboard import Dashboard, NoAnswer, Refusal
 from raytricks.cluster.jobs.info import PENDING, STOPPED, JobInfo, last_line, used_id
 from raytricks.cluster.jobs.log import LogWriter, hand_on
-from raytricks.config.suggest import did_you_mean
 from raytricks.errors import ClusterError, ConfigError
+from raytricks.suggest import did_you_mean
 
 STOP_LIMIT_S = 30.0
 _POLL_S = 0.5

@@ -1,0 +1,276 @@
+"""Parts of the user's own: found by file, by installed package or by entry point, and read once.
+
+    FILE.py:NAME          one file; the bytes that are hashed are the bytes that run
+    package.module:NAME   of an installed distribution
+    NAME                  an entry point in the group `raytricks.parts`, imported when it is named
+
+Only the user's own command or config may name code; `raytricks.parts.trust` keeps the configs of others' runs out.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+import hashlib
+from importlib import import_module, metadata
+import linecache
+from pathlib import Path
+import re
+import sys
+import traceback
+from types import ModuleType
+from typing import Any
+
+from raytricks.errors import ConfigError
+from raytricks.parts.hooks import OFFERED, HookError
+from raytricks.parts.part import Kind, Part
+from raytricks.parts.registry import named
+from raytricks.parts.signatures import row_of
+from raytricks.suggest import did_you_mean
+
+ENTRY_POINTS = "raytricks.parts"
+_LIBRARIES = ("torchvision:", "timm:")
+_files: dict[str, bytes] = {}
+"""Content of the files read, by absolute path; a worker gets the driver's, and so runs what the driver hashed."""
+_objects: dict[str, Any] = {}
+"""Python objects that the caller of this process has handed over, by spec."""
+_rows: dict[tuple[str, str, str], Part] = {}
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a run must know of code that is not raytricks'.
+
+    Attributes:
+        spec: as a config has it, with an absolute path.
+        sha256: of the file; None for a package.
+        version: of the package's distribution; None for a file.
+    """
+
+    name: str
+    kind: str
+    spec: str
+    sha256: str | None = None
+    version: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What must be equal for it to be the same code."""
+        return self.sha256 or f"version {self.version}"
+
+    @property
+    def short_name(self) -> str:
+        """The file's or the module's name, for messages."""
+        return Path(self.spec.rpartition(":")[0]).name
+
+
+def is_spec(value: object) -> bool:
+    """Return whether a name in a config means code: a file or a module, and not a model of a library."""
+    return isinstance(value, str) and ":" in value and not value.startswith(_LIBRARIES) and "://" not in value
+
+
+def absolute_spec(spec: str, base: Path) -> str:
+    """Return a spec that means the same from any directory."""
+    place, _, name = spec.rpartition(":")
+    return f"{(base / Path(place).expanduser()).resolve()}:{name}" if place.endswith(".py") else spec
+
+
+def bring_row(key: str, spec: str) -> Part:
+    """Return the row that `parts: {key: spec}` names, under that key.
+
+    Args:
+        spec: absolute; or the name of an entry point.
+
+    Raises:
+        ConfigError: one line, without its place: what is missing or wrong, and the remedy.
+    """
+    found = _load(_of_entry_point(spec))
+    if not isinstance(found, Part):
+        raise ConfigError(
+            f"{spec.rpartition(':')[2]} is a {type(found).__name__}, not a Part; name it directly, such as "
+            f"model.name={Path(spec).name}, or make a row of it"
+        )
+    row = replace(found, name=key, origin=spec)
+    if named(row.kind, key) is not None:
+        raise ConfigError("built in; choose another name")
+    return _known(row)
+
+
+def bring_callable(kind: Kind, spec: str) -> Part:
+    """Return a row for a function or class that a config names directly; its settings are its parameters.
+
+    Args:
+        spec: absolute; it is the row's name.
+
+    Raises:
+        ConfigError: as of `bring_row`.
+    """
+    found = _load(spec)
+    if isinstance(found, Part):
+        return _known(replace(found, name=spec, origin=spec))
+    if not callable(found):
+        raise ConfigError(f"{spec} is a {type(found).__name__}; name a function or a class")
+    with _one_line(spec):
+        return _known(row_of(kind, spec, found))
+
+
+def _known(row: Part) -> Part:
+    """Return the row made before of the same code: schemas are kept by the identity of their rows."""
+    code = _files.get(row.origin.rpartition(":")[0], b"")
+    key = (row.kind, row.name, row.origin + hashlib.sha256(code).hexdigest())
+    return _rows.setdefault(key, row)
+
+
+def hand_over(spec: str, value: Any) -> None:
+    """Have a spec mean an object of this process, which need not be read again."""
+    _objects[spec] = value
+
+
+def describe(rows: Iterable[Part]) -> tuple[Brought, ...]:
+    """Return what a run must know of the rows that are not raytricks' own."""
+    described = []
+    for row in rows:
+        place = row.origin.rpartition(":")[0]
+        content = _content(place) if place.endswith(".py") else None
+        sha256 = None if content is None else hashlib.sha256(content).hexdigest()
+        version = None if place.endswith(".py") else _version(place.partition(".")[0])
+        described.append(Brought(row.name, row.kind, row.origin, sha256, version))
+    return tuple(described)
+
+
+def files_of(rows: Iterable[Part]) -> dict[str, bytes]:
+    """Return the content of the files that rows are from, by absolute path."""
+    places = {row.origin.rpartition(":")[0] for row in rows}
+    return {place: _content(place) for place in places if place.endswith(".py")}
+
+
+def take_files(files: Mapping[str, bytes]) -> None:
+    """Use these contents in place of what lies at their paths: another process has hashed them."""
+    _files.update(files)
+
+
+def _of_entry_point(spec: str) -> str:
+    if ":" in spec:
+        return spec
+    points = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
+    if spec not in points:
+        hint = did_you_mean(spec, points) or ";"
+        raise ConfigError(
+            f"no installed package has an entry point {spec!r} in {ENTRY_POINTS}{hint} or write FILE.py:NAME"
+        )
+    return points[spec]
+
+
+def _load(spec: str) -> Any:
+    if spec in _objects:
+        return _objects[spec]
+    place, _, name = spec.rpartition(":")
+    with _one_line(spec):
+        module = _module_of_file(place) if place.endswith(".py") else _module_of_package(place)
+    try:
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found
+    except AttributeError:
+        public = [known for known in vars(module) if not known.startswith("_")]
+        hint = did_you_mean(name, public) or ";"
+        raise ConfigError(f"no {name} in {Path(place).name}{hint}".removesuffix(";")) from None
+
+
+def _module_of_package(name: str) -> ModuleType:
+    root = name.partition(".")[0]
+    if root in sys.stdlib_module_names:
+        raise ConfigError(f"{name} is Python's own module, no part of it is a part of raytricks")
+    return import_module(name)
+
+
+def _module_of_file(place: str) -> ModuleType:
+    """Execute the bytes of a file, once a content, as a module of its own."""
+    content = _content(place)
+    name = f"raytricks_parts_{hashlib.sha256(place.encode() + content).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = place
+    linecache.cache[place] = (len(content), None, content.decode(errors="replace").splitlines(True), place)
+    sys.modules[name] = module
+    try:
+        exec(compile(content, place, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _content(place: str) -> bytes:
+    if place not in _files:
+        try:
+            _files[place] = Path(place).read_bytes()
+        except OSError:
+            raise ConfigError(f"no file {_near(place)}; paths start at the config") from None
+    return _files[place]
+
+
+def _near(place: str) -> str:
+    """Return a path as a person would write it from here."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
+
+
+def _version(package: str) -> str | None:
+    distributions = metadata.packages_distributions().get(package, [])
+    return metadata.version(distributions[0]) if distributions else None
+
+
+class _one_line:  # noqa: N801 (a context manager, used like a function)
+    """Turns whatever the user's code raises into one line with its place in the user's file."""
+
+    def __init__(self, spec: str) -> None:
+        self._place = spec.rpartition(":")[0]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, ConfigError) or not isinstance(error, Exception):
+            return
+        raise ConfigError(self._line(error)) from error
+
+    def _line(self, error: Exception) -> str:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if frame.filename == self._place]
+        line = own[-1].lineno if own else None
+        unknown = re.search(r"Hooks.*unexpected keyword argument '(\w+)'", str(error))
+        if unknown is not None:
+            what = f"Hooks has no slot {unknown[1]}{did_you_mean(unknown[1], OFFERED)}"
+        elif isinstance(error, HookError):
+            code = getattr(error.function, "__code__", None)
+            line = code.co_firstlineno if code is not None and code.co_filename == self._place else line
+            what = str(error)
+        elif isinstance(error, SyntaxError):
+            line, what = error.lineno, f"is no Python: {error.msg}"
+        elif isinstance(error, ModuleNotFoundError):
+            what = f"needs {error.name}, not installed"
+            if not own:
+                what = f"no module {error.name}; install it, or write FILE.py:NAME"
+                return what
+        else:
+            what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        place = f"{Path(self._place).name}:{line}" if line else self._place
+        return f"{place} {what}" if isinstance(error, ModuleNotFoundError | SyntaxError) else f"{place}: {what}"
+
+
+def spec_of(value: Callable[..., Any]) -> str:
+    """Return the spec of a Python object that a caller hands over; it means that object in this process.
+
+    Raises:
+        ConfigError: another process could not find it: it is a lambda, or stands inside a function.
+    """
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    if module is None or not name or "<" in name:
+        raise ConfigError(f"{value!r} cannot be found by name; define it at the top of a file or module")
+    found = sys.modules.get(module)
+    file = getattr(found, "__file__", None)
+    is_file = module == "__main__" or module.startswith("raytricks_parts_") or "." not in module
+    spec = f"{Path(file).resolve()}:{name}" if file is not None and is_file else f"{module}:{name}"
+    hand_over(spec, value)
+    return spec

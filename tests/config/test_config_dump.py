@@ -25,6 +25,7 @@ from raytricks.config import (
 )
 from raytricks.config.schemas import config_of, schema_for, schema_of_all
 from raytricks.config.search_space import Choice, Grid, LogUniform, QUniform, RandInt, Uniform
+from raytricks.parts.part import CHOSEN_BY
 
 ROOT: dict = json_schema()
 
@@ -122,10 +123,10 @@ STRATEGIES = {
 @st.composite
 def configs(draw) -> ExperimentConfig:
     """Draw a configuration of which some keys are set."""
-    name = draw(STRATEGIES["optimizer.name"])
-    schema = schema_for({"optimizer.name": name})
+    chosen = {key: draw(STRATEGIES[key]) for key in CHOSEN_BY.values() if key in STRATEGIES}
+    schema = schema_for(chosen)
     keys = draw(st.sets(st.sampled_from([key for key in STRATEGIES if key in dotted_keys(schema)]), max_size=20))
-    values = {key: draw(STRATEGIES[key]) for key in sorted(keys)} | {"optimizer.name": name}
+    values = {key: draw(STRATEGIES[key]) for key in sorted(keys)} | chosen
     return schema.model_validate(to_nested(values))
 
 

@@ -71,6 +71,8 @@ OTHER_VALUES = {
     "tricks.color_jitter.hue": 0.4,
     "tricks.color_jitter.pca_std": 0.1,
     "tricks.trivial_augment": True,
+    "tricks.rand_augment.operations": 2,
+    "tricks.rand_augment.magnitude": 5,
     "tricks.random_erasing.probability": 0.5,
     "tricks.random_erasing.area": [0.1, 0.2],
     "tricks.random_erasing.aspect": [1, 2],

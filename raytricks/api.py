@@ -3,11 +3,13 @@
 `raytricks.plan` works a run out, `raytricks.run` carries it out.
 """
 
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raytricks.errors import ConfigError
-from raytricks.plan import RESUME_AUTO, Overrides, plan_run
+from raytricks.parts.bring import spec_of
+from raytricks.plan import RESUME_AUTO, Overrides, plan_run, with_override
 from raytricks.recipe.doctor import refuse
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ def train(
     reporter: "Reporter | None" = None,
     dry_run: bool = False,
     strict: bool = False,
+    model: Callable[..., Any] | None = None,
+    callbacks: Sequence[Any] = (),
+    accept_changed: Collection[str] = (),
 ) -> "RunResult | None":
     """Train a model, in this process (`workers: 0`) or on Ray, and write its run directory.
 
@@ -53,10 +58,16 @@ def train(
         reporter: where progress goes; None prints nothing but to the run's log.txt.
         dry_run: stop after the header; writes nothing and returns None.
         strict: raise ConfigError, before anything is written, for what `diagnose` finds.
+        model: a function or class that returns a torch.nn.Module, in place of model.name; it must stand at the top
+            of a file or module, where Ray's workers find it too.
+        callbacks: functions of a record, or objects with `record(record)`; called in this process.
+        accept_changed: names of parts of the user's own whose code may have changed since the run began.
 
     Raises:
         RaytricksError: see raytricks.errors for the kinds.
     """
+    if model is not None:
+        overrides = with_override(overrides, "model.name", spec_of(model))
     if resume is not None and resume != RESUME_AUTO and target is not None:
         raise ConfigError(
             f"--resume {resume} takes its config from the run; leave {target} out, or write --resume auto to go on "
@@ -67,11 +78,13 @@ def train(
     from raytricks.report.progress import Reporter
 
     reporter, run_dir = reporter or Reporter("quiet"), None
+    for callback in callbacks:
+        reporter.also(getattr(callback, "record", callback))
     if plan is None:
         run_dir = Path(str(resume)).expanduser()
-        plan = run.plan_again(run_dir, overrides)
+        plan = run.plan_again(run_dir, overrides, accept_changed)
     elif resume is not None:
-        run_dir = run.find_run(plan)
+        run_dir = run.find_run(plan, accept_changed)
         if run_dir is not None and (finished := run.result_of_finished(run_dir)) is not None:
             reporter.line(f"finished before: {run_dir}; nothing is left to do")
             return finished

@@ -25,6 +25,13 @@ RESUME_AUTO = "auto"
 """Resume the run of the same name, where there is one."""
 
 
+def with_override(overrides: Overrides, key: str, value: Any) -> Overrides:
+    """Return overrides with one more, which counts."""
+    if isinstance(overrides, Mapping):
+        return {**overrides, key: value}
+    return [*([overrides] if isinstance(overrides, str) else overrides), f"{key}={value}"]
+
+
 @dataclass(frozen=True)
 class Plan:
     """A run worked out from its config and data; nothing is decoded or written yet.

@@ -3,6 +3,7 @@
 Imports torch and all that training needs, so nothing imports this module before a config is known to be valid.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 import errno
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from raytricks.config import ExperimentConfig
+from raytricks.config.run_code import keep_code, require_same_code
 from raytricks.data.jpeg import require_decoder
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
@@ -132,7 +134,7 @@ def inspect(plan: Plan) -> Inspection:
     )
 
 
-def find_run(plan: Plan) -> Path | None:
+def find_run(plan: Plan, accept_changed: Collection[str] = ()) -> Path | None:
     """Return the directory of the unfinished run that a plan names; None where there is none yet.
 
     Raises:
@@ -145,18 +147,22 @@ def find_run(plan: Plan) -> Path | None:
     if not run_dir.exists():
         return None
     run_directory.require_same_recipe(run_dir, run_directory.with_absolute_paths(plan.config))
+    require_same_code(run_dir, plan.config.brought, accept_changed)
     run_directory.require_same_data(run_dir, plan.splits)
     return run_dir
 
 
-def plan_again(run_dir: Path, overrides: Overrides) -> Plan:
+def plan_again(run_dir: Path, overrides: Overrides, accept_changed: Collection[str] = ()) -> Plan:
     """Plan the rest of an unfinished run from its own config.
+
+    Args:
+        accept_changed: names of parts of the user's own that may have changed.
 
     Raises:
         ConfigError: the run is not there, is finished, or would get another recipe.
         DataError: its data has changed.
     """
-    plan = plan_of(run_directory.open_run_to_resume(run_dir, overrides))
+    plan = plan_of(run_directory.open_run_to_resume(run_dir, overrides, accept_changed))
     run_directory.require_same_data(run_dir, plan.splits)
     return plan
 
@@ -238,6 +244,7 @@ def _open(run_dir: Path, plan: Plan, inspection: Inspection, *, is_resumed: bool
     config = plan.config
     run_directory.write_config(run_dir, config)
     facts = {
+        "parts": keep_code(run_dir, config.brought),
         "seed": config.seed,
         "data": run_directory.data_fingerprint(plan.splits),
         "recipe": plan.recipe.as_dict(),

@@ -50,6 +50,10 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON lines, nothing else.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse to start when the doctor warns.")] = False,
+    accept_changed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART", help="With --resume: go on although the code of this part of yours has changed."),
+    ] = None,
 ) -> None:
     """Train a model on a folder of images, or as a config file says."""
     target, settings = split_arguments(target, overrides)
@@ -65,7 +69,15 @@ def train(
     from raytricks.report.progress import Reporter
 
     reporter = Reporter("quiet" if quiet else "json" if as_json else "text")
-    train_model(target, settings, resume=resume, reporter=reporter, dry_run=dry_run, strict=strict)
+    train_model(
+        target,
+        settings,
+        resume=resume,
+        reporter=reporter,
+        dry_run=dry_run,
+        strict=strict,
+        accept_changed=accept_changed or (),
+    )
 
 
 app.command(
@@ -149,6 +161,17 @@ def models(
             raise ConfigError("--timm: timm is not installed; pip install 'raytricks[timm]'")
         names += more
     typer.echo("\n".join(names))
+
+
+@app.command(epilog="Example:  raytricks trust runs/from-a-colleague")
+def trust(run_dir: Annotated[str, typer.Argument(help="A run's directory whose code you have read.")]) -> None:
+    """Let the code that somebody else's run names be imported when the run is resumed, repeated or loaded."""
+    from pathlib import Path
+
+    from raytricks.config.run_code import trust_run
+
+    for part in trust_run(Path(run_dir)):
+        typer.echo(f"trusted: {part.kind} {part.spec} ({part.fingerprint[:12]})")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any
 
 from raytricks.cluster.requests import Requests
 from raytricks.cluster.worker import train_worker
+from raytricks.parts.bring import files_of
 from raytricks.training.loop import TrainingJob
 
 RAY_FOLDER = ".ray"
@@ -93,6 +94,7 @@ def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bo
     os.environ[_START_TIMEOUT] = str(config.hardware.start_timeout_s)
     assignment = {
         "config": config.model_dump_json(),
+        "files": files_of(config.brought),
         "data": data,
         "run_dir": str(run_dir),
         "launch": job.launch,

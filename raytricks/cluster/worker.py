@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from raytricks.config.schemas import config_of
+from raytricks.parts.bring import take_files
 from raytricks.training.signals import LEAVE
 
 _TELL_WAIT_S = 2.0
@@ -16,8 +17,8 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     """Train this worker's share and report each epoch to Ray.
 
     Args:
-        assignment: config (JSON), data (object reference), run_dir, launch, cpus_per_worker; is_paced: wait
-            after each epoch for the next to be granted.
+        assignment: config (JSON), files (of the user's own parts), data (object reference), run_dir, launch,
+            cpus_per_worker; is_paced: wait after each epoch for the next to be granted.
 
     Returns:
         None when the run is finished. After the workers were asked to leave: num_staying, of the workers
@@ -83,6 +84,7 @@ def _train(assignment: dict[str, Any], worker, asked) -> bool:
     from raytricks.training.loop import TrainingJob, run_epochs
 
     run_dir = Path(assignment["run_dir"])
+    take_files(assignment["files"])  # the bytes that the driver has hashed
     require_visible(run_dir, assignment["launch"], host=socket.gethostname())
     job = TrainingJob(
         config=config_of(json.loads(assignment["config"])),

@@ -26,19 +26,19 @@ from raytricks.config.keys import (
     section_keys,
     to_nested,
 )
+from raytricks.config.named_parts import PARTS, Entry, NamedParts, absolute, find_parts, names_code
+from raytricks.config.run_code import require_trusted
 from raytricks.config.schema import ExperimentConfig
 from raytricks.config.schemas import key_of_another_part, schema_for, schema_of_all
 from raytricks.config.space_entries import SPACE, SpaceEntries
 from raytricks.config.space_values import read_space
 from raytricks.config.yaml_file import NULLS, parse_scalar, read_yaml
 from raytricks.errors import ConfigError
-from raytricks.parts.part import CHOSEN_BY
 
 __all__ = ["LoadedConfig", "dotted_keys", "flatten", "json_schema", "load_config", "to_nested"]
 
 V = TypeVar("V")
 DEFAULT = "default"
-PARTS = "parts"
 COMMAND_LINE = "command line"
 ARGUMENTS = "overrides"
 """Source of values given as a mapping, from Python."""
@@ -81,8 +81,8 @@ def load_config(
     if isinstance(overrides, str):
         overrides = [overrides]
     values = {} if content is None else content.values
-    schema = schema_for(_choices(defaults or {}, values, overrides))
-    draft = _Draft(schema, problems)
+    named = _named_parts(path, defaults or {}, values, {} if content is None else content.lines, overrides)
+    draft = _Draft(schema_for(named.chosen, named.rows), [*problems, *named.problems], path)
     draft.add_mapping(defaults or {}, defaults_source)
     if content is not None:
         draft.add((key, value, f"{path}:{content.lines[key]}") for key, value in values.items())
@@ -95,16 +95,31 @@ def load_config(
     return LoadedConfig(config, sources)
 
 
-def _choices(
-    defaults: Mapping[str, object], content: Mapping[str, object], overrides: Sequence[str] | Mapping[str, object]
-) -> dict[str, object]:
-    """Return which part of each kind is named, by the layer that counts; the schema depends on it."""
-    chosen: dict[str, object] = {}
-    given = leaves(overrides) if isinstance(overrides, Mapping) else _argument_leaves(overrides)
-    for key, value in (*leaves(defaults), *content.items(), *given):
-        if key in CHOSEN_BY.values():
-            chosen[key] = value
-    return chosen
+def _named_parts(
+    path: str | Path | None,
+    defaults: Mapping[str, object],
+    content: Mapping[str, object],
+    lines: Mapping[str, int],
+    overrides: Sequence[str] | Mapping[str, object],
+) -> NamedParts:
+    """Find which parts are named, by the layer that counts, and import those of the user's own.
+
+    Raises:
+        ConfigError: the file is a run's, and names code that this user has not trusted.
+    """
+    here = Path.cwd()
+    is_mapping = isinstance(overrides, Mapping)
+    given = leaves(overrides) if is_mapping else _argument_leaves(overrides)
+    of_file = [Entry(key, value, f"{path}:{lines[key]}", Path(path or ".").parent) for key, value in content.items()]
+    if path is not None and (specs := names_code(of_file)):
+        require_trusted(Path(path), specs)
+    return find_parts(
+        [
+            *(Entry(key, value, DEFAULT, here) for key, value in leaves(defaults)),
+            *of_file,
+            *(Entry(key, value, ARGUMENTS if is_mapping else COMMAND_LINE, here) for key, value in given),
+        ]
+    )
 
 
 def _argument_leaves(arguments: Iterable[str]) -> Iterator[tuple[str, object]]:
@@ -125,8 +140,8 @@ def json_schema() -> dict[str, object]:
 class _Draft:
     """Values on their way to a configuration, and the problems found so far."""
 
-    def __init__(self, schema: type[ExperimentConfig], problems: list[str]) -> None:
-        self.schema = schema
+    def __init__(self, schema: type[ExperimentConfig], problems: list[str], path: str | Path | None) -> None:
+        self.schema, self.path = schema, path
         self.fields = dotted_keys(schema)
         self.sections = section_keys(schema)
         self.values: dict[str, object] = {}
@@ -139,7 +154,9 @@ class _Draft:
         """Set one layer's dotted keys; each entry is key, value and source. Wrong keys become problems."""
         reported: set[str] = set()
         space: list[tuple[str, object, str]] = []
-        for key, value, source in entries:
+        for key, given, source in entries:
+            is_in_file = self.path is not None and source.startswith(f"{self.path}:")
+            value = absolute(key, given, Path(self.path).parent if self.path and is_in_file else Path.cwd())
             if key == SPACE or key.startswith(f"{SPACE}."):
                 space.append((key, value, source))
                 continue

@@ -40,6 +40,22 @@ def with_choice(base: type[Section], kind: Kind, name: str, rows: Iterable[Part]
     return _extended(bases, fields, like=base)
 
 
+def with_own(base: type[Section], field: str, row: Part) -> type[Any]:
+    """Return a section in which a part of the user's own is named, with its settings beside the others.
+
+    Args:
+        field: that names it, such as `name` of the model.
+    """
+    info = base.model_fields[field]
+    kinds: list[Any] = [Literal[row.name], info.annotation]  # type: ignore[valid-type]
+    described = Annotated[kinds[0] | kinds[1], Field(description=info.description)]
+    fields = {field: (described, info.default)}
+    bases = (row.settings, base) if isinstance(row.settings, type) else (base,)
+    section = _extended(bases, fields, like=base)
+    section.part = row
+    return section
+
+
 def _extended(bases: tuple[type[Section], ...], fields: dict[str, Any], like: type[Section] | None = None) -> type[Any]:
     like = like or bases[-1]
     return create_model(like.__name__, __base__=bases, __module__=like.__module__, __doc__=like.__doc__, **fields)

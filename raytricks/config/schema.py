@@ -82,6 +82,9 @@ class DataConfig(Section):
     download: bool = False
     """Allow torchvision to download fashion_mnist when it is nowhere on disk."""
 
+    part: ClassVar[Part | None] = None
+    """The row of a source of the user's own, whose settings then stand in this section."""
+
     @model_validator(mode="after")
     def _ranges(self) -> "DataConfig":
         low, high = self.crop_scale
@@ -121,6 +124,9 @@ class ModelConfig(Section):
     init_from: str | None = None
     """Start from weights on disk: a run's directory, a model.safetensors, or a state dict of the
     same architecture (.safetensors, .pth). The classifier is new when the classes differ."""
+
+    part: ClassVar[Part | None] = None
+    """The row of a model of the user's own, whose settings then stand in this section."""
 
     @model_validator(mode="after")
     def _one_start(self) -> "ModelConfig":
@@ -216,6 +222,8 @@ class ExperimentConfig(Section):
     logging: LoggingConfig = LoggingConfig()
     metrics: tuple[str, ...] = ()
     """Measured in every evaluation beside top-1 and cross-entropy: names of `raytricks parts metric`."""
+    callbacks: tuple[str, ...] = ()
+    """Given each record of the run, on the first worker: FILE.py:NAME or package.module:NAME."""
     parts: dict[str, str] = {}
     """Parts of your own: name -> FILE.py:ROW (from the config's directory) or package.module:ROW."""
     changes: tuple[Change, ...] = ()
@@ -225,6 +233,11 @@ class ExperimentConfig(Section):
 
     rows: ClassVar[tuple[Part, ...]] = BUILT_IN
     """The parts that this schema has settings for; `raytricks.config.schemas` makes those of other choices."""
+
+    @property
+    def brought(self) -> tuple[Part, ...]:
+        """The parts that are not raytricks' own."""
+        return self.rows[len(BUILT_IN) :]
 
     @property
     def fewest_workers(self) -> int:

@@ -7,17 +7,32 @@ schema, a subclass; everything that reads keys or validates takes it from the co
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 import json
+from pathlib import Path
 from typing import Any
 
-from pydantic import create_model
+from pydantic import ValidationError, create_model
 
-from raytricks.config.keys import dotted_keys
-from raytricks.config.part_sections import with_choice, with_tricks
-from raytricks.config.schema import ExperimentConfig, LossConfig, OptimizerConfig, TricksConfig
-from raytricks.parts.part import CHOSEN_BY, Kind, Part
+from raytricks.config.keys import dotted_keys, leaves
+from raytricks.config.named_parts import Entry, find_parts
+from raytricks.config.part_sections import with_choice, with_own, with_tricks
+from raytricks.config.schema import (
+    DataConfig,
+    ExperimentConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TricksConfig,
+)
+from raytricks.errors import ConfigError
+from raytricks.parts.bring import files_of, take_files
+from raytricks.parts.part import CHOSEN_BY, SECTIONS, Kind, Part
 from raytricks.parts.registry import BUILT_IN, named, of_kind
 
 _CHOSEN: dict[Kind, type[Any]] = {"optimizer": OptimizerConfig, "loss": LossConfig}
+
+
+_OWN: dict[Kind, tuple[str, type[Any]]] = {"model": ("name", ModelConfig), "source": ("source", DataConfig)}
+"""Sections that have settings of their own beside those of a part: which field names the part."""
 
 
 def schema_for(chosen: Mapping[str, object] = {}, brought: Iterable[Part] = ()) -> type[ExperimentConfig]:  # noqa: B006
@@ -28,27 +43,31 @@ def schema_for(chosen: Mapping[str, object] = {}, brought: Iterable[Part] = ()) 
             refused by the schema.
         brought: rows of the user's own.
     """
+    brought = tuple(brought)
     names = []
     for kind, section in _CHOSEN.items():
         name = chosen.get(CHOSEN_BY[kind], section.model_fields["name"].default)
         is_known = isinstance(name, str) and named(kind, name, (*BUILT_IN, *brought)) is not None
         names.append(name if is_known else section.model_fields["name"].default)
-    return _schema(tuple(names), tuple(brought))
+    own = tuple(named(kind, chosen.get(CHOSEN_BY[kind]), brought) for kind in _OWN)
+    return _schema(tuple(names), own, brought)
 
 
 @lru_cache(maxsize=256)
-def _schema(names: tuple[str, ...], brought: tuple[Part, ...]) -> type[ExperimentConfig]:
+def _schema(names: tuple[str, ...], own: tuple[Part | None, ...], brought: tuple[Part, ...]) -> type[ExperimentConfig]:
     rows = (*BUILT_IN, *brought)
     changed: dict[str, Any] = {}
     for (kind, section), name in zip(_CHOSEN.items(), names, strict=True):
         if name != section.model_fields["name"].default or of_kind(kind, brought):
-            base = _base_of(section)
-            changed[kind] = with_choice(base, kind, name, rows)
+            changed[kind] = with_choice(_base_of(section), kind, name, rows)
+    for (kind, (field, section)), row in zip(_OWN.items(), own, strict=True):
+        if row is not None:
+            changed[SECTIONS[kind]] = with_own(section, field, row)
     if of_kind("trick", brought):
         changed["tricks"] = with_tricks(TricksConfig, of_kind("trick", brought))
     if not changed and not brought:
         return ExperimentConfig
-    fields: dict[str, Any] = {name: (section, section()) for name, section in changed.items()}
+    fields: dict[str, Any] = {name: (section, _default_of(section)) for name, section in changed.items()}
     schema = create_model(
         "ExperimentConfig", __base__=ExperimentConfig, __module__=ExperimentConfig.__module__, **fields
     )
@@ -57,8 +76,22 @@ def _schema(names: tuple[str, ...], brought: tuple[Part, ...]) -> type[Experimen
     return schema
 
 
+def _default_of(section: type[Any]) -> Any:
+    """Return a section at its defaults; ... where a part of the user's own must be told something."""
+    try:
+        return section()
+    except ValidationError:
+        return ...
+
+
 def _reduce(self: ExperimentConfig) -> tuple[Any, ...]:
-    return config_of, (self.model_dump(mode="json"), _brought(type(self)))
+    """Travel as plain values and the content of files: another process runs the bytes that this one has hashed."""
+    return _unpickled, (self.model_dump(mode="json"), files_of(self.brought))
+
+
+def _unpickled(tree: dict[str, Any], files: dict[str, bytes]) -> ExperimentConfig:
+    take_files(files)
+    return config_of(tree)
 
 
 def with_values(
@@ -122,8 +155,15 @@ def _base_of(section: type[Any]) -> type[Any]:
     return section.__bases__[-1]
 
 
-def config_of(tree: Mapping[str, Any], brought: Iterable[Part] = ()) -> ExperimentConfig:
-    """Return the config of nested values that were valid before, such as those of a config that was dumped."""
-    chosen = {key: tree.get(kind, {}).get("name") for kind, key in CHOSEN_BY.items() if kind in _CHOSEN}
-    schema = schema_for({key: name for key, name in chosen.items() if name is not None}, brought)
-    return schema.model_validate_json(json.dumps(tree))
+def config_of(tree: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the config of nested values that were valid before, such as those of a config that was dumped.
+
+    Parts of the user's own are found again where it says.
+
+    Raises:
+        ConfigError: they are not there.
+    """
+    found = find_parts(Entry(key, value, "config", Path()) for key, value in leaves(tree))
+    if found.problems:
+        raise ConfigError(found.problems)
+    return schema_for(found.chosen, found.rows).model_validate_json(json.dumps(tree))

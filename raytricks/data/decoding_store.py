@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raytricks.data.decode import Decoder, DecodeSpec, decode_bytes, decode_crop, read_file, read_header
 from raytricks.data.shard_reader import ShardReader, default_threads
-from raytricks.data.splits import ShardImages
+from raytricks.data.splits import DatasetImages, ShardImages
 from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore, arranged, canvas_of, crops_of, shared_pool
 
 
@@ -118,6 +118,36 @@ class FileStore(DecodingStore):
         for path in self.paths:
             status = Path(path).stat()
             digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+
+class EncodedStore(DecodingStore):
+    """Images whose file contents are in memory."""
+
+    def __init__(
+        self,
+        images: DatasetImages,
+        spec: DecodeSpec,
+        decoder: Decoder = "torchvision",
+        num_threads: int | None = None,
+    ) -> None:
+        super().__init__(spec, decoder, num_threads)
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images.encoded)
+
+    def encoded(self, index: int) -> tuple[bytes | memoryview, str]:
+        return self.images.encoded[index], f"{self.images.name}: image {index}"
+
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.images.heights[indices], self.images.widths[indices]
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of what the decoded pixels depend on."""
+        digest = hashlib.sha256(repr((self.spec, self.decoder)).encode())
+        for content in self.images.encoded:
+            digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raytricks.data.decoding_store import FileStore, ShardStore
+from raytricks.data.decoding_store import EncodedStore, FileStore, ShardStore
 from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore, arranged
 from raytricks.errors import DataError
 
@@ -33,7 +33,9 @@ class DiskStore:
         folder: directory of such files, on a local disk.
     """
 
-    def __init__(self, source: FileStore | ShardStore, heights: np.ndarray, widths: np.ndarray, folder: Path) -> None:
+    def __init__(
+        self, source: FileStore | ShardStore | EncodedStore, heights: np.ndarray, widths: np.ndarray, folder: Path
+    ) -> None:
         self.source = source
         self.path = Path(folder, source.fingerprint()[:32] + _SUFFIX)
         self._heights, self._widths = heights, widths

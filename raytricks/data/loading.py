@@ -1,15 +1,18 @@
 """Find the data set that a config names, without decoding its images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.shard_format import holds_shards
 from raytricks.data.sources import digits, folder, idx, shards
+from raytricks.data.sources.dataset import class_names_of, dataset_images, labels_of
 from raytricks.data.splits import DatasetSplits, Split, hold_out
 from raytricks.data.storage import expand_user, storage_at
 from raytricks.errors import DataError
+from raytricks.parts.hooks import wanted_arguments
 
 DEFAULT_VAL_FRACTION = 0.2
 
@@ -40,6 +43,8 @@ def find_data(config: DataConfig, seed: int) -> DatasetSplits:
 
 def find_splits(config: DataConfig) -> FoundSplits:
     """Scan the data, holding nothing out; raises DataError when nothing is there, or it is unusable."""
+    if config.part is not None:
+        return _own_splits(config)
     source = config.source
     if source == "auto":
         source = detect_source(config.path)
@@ -60,6 +65,42 @@ def find_splits(config: DataConfig) -> FoundSplits:
     _require_labels_in_range(train, test, path)
     names = _idx_class_names(source, path, train)
     return FoundSplits(path.resolve().name if source == "idx" else source, names, train, test=test)
+
+
+def _own_splits(config: DataConfig) -> FoundSplits:
+    """Open a source of the user's own: splits, or anything that `splits_of_dataset` takes."""
+    part = config.part
+    assert part is not None and part.hooks is not None and part.hooks.build is not None
+    build = part.hooks.build
+    offered = {"config": config, "settings": config}
+    opened = build(**{name: offered[name] for name in wanted_arguments("build", build)})
+    return opened if isinstance(opened, FoundSplits) else splits_of_dataset(opened, part.title)
+
+
+def splits_of_dataset(dataset: Any, name: str) -> FoundSplits:
+    """Return the splits of datasets of torch: objects with a length whose items are (image, label).
+
+    Args:
+        dataset: one, all of it training images; or {"train": ..., "val": ..., "test": ...}; or (train, val).
+        name: short, for run names.
+
+    Raises:
+        DataError: something else, or an item that is no (image, label).
+    """
+    if isinstance(dataset, tuple | list) and len(dataset) == 2 and all(hasattr(d, "__getitem__") for d in dataset):
+        dataset = {"train": dataset[0], "val": dataset[1]}
+    if not isinstance(dataset, Mapping):
+        dataset = {"train": dataset}
+    unknown = sorted(set(dataset) - {"train", "val", "test"})
+    if "train" not in dataset or unknown:
+        raise DataError(f"{name}: the splits must be train and, if there are, val and test; got {sorted(dataset)}")
+    labels = {split: labels_of(of_split, f"{name}, {split}") for split, of_split in dataset.items()}
+    names = class_names_of(dataset["train"], max(int(of_split.max()) for of_split in labels.values()) + 1)
+    splits = {
+        split: Split(labels[split], dataset_images(of_split, f"{name}, {split}"), f"{name}, {split}")
+        for split, of_split in dataset.items()
+    }
+    return FoundSplits(name, names, splits["train"], splits.get("val"), splits.get("test"))
 
 
 def detect_source(path: str | None) -> Literal["idx", "folder", "shards"]:

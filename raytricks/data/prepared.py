@@ -13,10 +13,10 @@ import torch
 from raytricks.config.schema import DataConfig
 from raytricks.data.augmentation import Transform, central_squares
 from raytricks.data.decode import DecodeSpec
-from raytricks.data.decoding_store import DecodingStore, FileStore, ShardStore
+from raytricks.data.decoding_store import DecodingStore, EncodedStore, FileStore, ShardStore
 from raytricks.data.disk_store import DiskStore, default_cache_dir
 from raytricks.data.resample import crop_and_resize
-from raytricks.data.splits import ArrayImages, DatasetSplits, FileImages, Split
+from raytricks.data.splits import ArrayImages, DatasetImages, DatasetSplits, FileImages, Split
 from raytricks.data.store import ImageStore, PaddedBatch, UniformStore
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -118,8 +118,10 @@ def open_store(split: Split, spec: DecodeSpec, config: DataConfig, limit_bytes: 
     images = split.images
     if isinstance(images, ArrayImages):
         return _resized(images, spec)
-    store: FileStore | ShardStore
-    if isinstance(images, FileImages):
+    store: FileStore | ShardStore | EncodedStore
+    if isinstance(images, DatasetImages):
+        store = EncodedStore(images, spec, config.decoder)
+    elif isinstance(images, FileImages):
         store = FileStore(images.paths, spec, config.decoder, sizes=(images.heights, images.widths))
     else:
         store = ShardStore(images, spec, config.decoder)

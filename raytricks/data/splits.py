@@ -80,7 +80,27 @@ class ShardImages:
         return f"{self.root.rstrip('/')}/{self.files[self.shards[index]]}: image {self.rows[index]}"
 
 
-Images = ArrayImages | FileImages | ShardImages
+@dataclass(frozen=True)
+class DatasetImages:
+    """Images of a dataset of several sizes, encoded as they were read from it.
+
+    Attributes:
+        encoded: (N,) file contents.
+        name: of the dataset, for messages.
+    """
+
+    encoded: tuple[bytes, ...]
+    name: str
+    heights: np.ndarray
+    widths: np.ndarray
+    is_grayscale: bool
+
+    def subset(self, indices: np.ndarray) -> "DatasetImages":
+        encoded = tuple(self.encoded[i] for i in indices)
+        return replace(self, encoded=encoded, heights=self.heights[indices], widths=self.widths[indices])
+
+
+Images = ArrayImages | FileImages | ShardImages | DatasetImages
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 import torchvision
 
@@ -10,6 +11,7 @@ from raytricks.errors import ConfigError
 from raytricks.models.cost import count_macs
 from raytricks.models.resnet import Stem, resnet
 from raytricks.models.timm_models import TIMM, closest_timm_models, create_timm_model, is_timm_model
+from raytricks.parts.hooks import wanted_arguments
 from raytricks.suggest import as_question, did_you_mean
 
 TORCHVISION = "torchvision:"
@@ -41,6 +43,8 @@ def build_model(config: ModelConfig, *, num_classes: int, in_channels: int, imag
             small for it.
     """
     name = config.name or ""
+    if config.part is not None:
+        return _own_model(config, num_classes, in_channels, image_size)
     if not (is_timm_model(name) if name.startswith(TIMM) else name in list_models()):
         command = "raytricks models --timm" if name.startswith(TIMM) else "raytricks models"
         raise ConfigError(f"model.name: unknown model {name!r}{_hint(name)} '{command}' lists all")
@@ -114,6 +118,38 @@ def _tried_model(name: str, num_classes: int, in_channels: int, image_size: int)
             "raise data.image_size or take one of our ResNets"
         ) from error
     return model
+
+
+def _own_model(config: ModelConfig, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Build a model of the user's own and try it; a brought part has its settings in the section of the model."""
+    assert config.part is not None and config.part.hooks is not None and config.part.hooks.build is not None
+    build = config.part.hooks.build
+    offered = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size, "settings": config}
+    model = build(**{name: offered[name] for name in wanted_arguments("build", build)})
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model.name: {config.name} returned a {type(model).__name__}; return a torch.nn.Module")
+    try:
+        count_macs(model, (in_channels, image_size, image_size))
+        answer = _answer(model, in_channels, image_size)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"model.name: {config.name} cannot take images of {in_channels} x {image_size} x {image_size} ({reason})"
+        ) from error
+    if answer != (2, num_classes):
+        raise ConfigError(
+            f"model.name: {config.name} gave {answer} for 2 images of {num_classes} classes; return (N, K)"
+        )
+    return model
+
+
+@torch.no_grad()
+def _answer(model: nn.Module, in_channels: int, image_size: int) -> tuple[int, ...]:
+    """Return the shape of a model's answer to two images; its statistics stay as they are."""
+    was_training = model.training
+    answer = model.eval()(torch.zeros(2, in_channels, image_size, image_size))
+    model.train(was_training)
+    return tuple(answer.shape) if isinstance(answer, torch.Tensor) else (type(answer).__name__,)  # type: ignore[return-value]
 
 
 def _torchvision_model(name: str, *, num_classes: int, in_channels: int, image_size: int) -> nn.Module:

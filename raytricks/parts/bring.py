@@ -153,9 +153,7 @@ def _of_entry_point(spec: str) -> str:
     points = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
     if spec not in points:
         hint = did_you_mean(spec, points) or ";"
-        raise ConfigError(
-            f"no installed package has an entry point {spec!r} in {ENTRY_POINTS}{hint} or write FILE.py:NAME"
-        )
+        raise ConfigError(f"no installed package has {spec!r} in {ENTRY_POINTS}{hint} or write FILE.py:NAME")
     return points[spec]
 
 
@@ -251,8 +249,7 @@ class _one_line:  # noqa: N801 (a context manager, used like a function)
         elif isinstance(error, ModuleNotFoundError):
             what = f"needs {error.name}, not installed"
             if not own:
-                what = f"no module {error.name}; install it, or write FILE.py:NAME"
-                return what
+                return f"no module {error.name}; install it, or write FILE.py:NAME"
         else:
             what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         place = f"{Path(self._place).name}:{line}" if line else self._place

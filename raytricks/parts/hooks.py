@@ -161,9 +161,8 @@ def wanted_arguments(slot: str, function: Callable[..., Any]) -> tuple[str, ...]
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
-            raise HookError(
-                f"{stars}{name} hides typing mistakes; name what it takes of {slot} ({', '.join(offered)})", function
-            )
+            line = f"{stars}{name} hides typing mistakes; name what it takes of {slot} ({', '.join(offered)})"
+            raise HookError(line, function)
         if name in offered:
             wanted.append(name)
         elif parameter.default is parameter.empty:

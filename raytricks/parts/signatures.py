@@ -90,9 +90,8 @@ def _is_plain(hint: Any) -> bool:
         return True
     if get_origin(hint) is Literal:
         return True
-    return get_origin(hint) in (Union, UnionType, tuple) and all(
-        _is_plain(part) for part in get_args(hint) if part is not ...
-    )
+    parts = [part for part in get_args(hint) if part is not ...]
+    return get_origin(hint) in (Union, UnionType, tuple) and all(_is_plain(part) for part in parts)
 
 
 def _given(settings: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -106,6 +106,12 @@ def metrics_of(config: ExperimentConfig) -> tuple[Metric, ...]:
     return tuple(metrics)
 
 
+def callbacks_of(config: ExperimentConfig) -> tuple[Call, ...]:
+    """Return the callbacks that a config names, and those that its `parts` bring."""
+    rows = of_kind("callback", config.rows)
+    return tuple(_call("record", row, row.hooks, None) for row in rows if row.hooks is not None)
+
+
 def settings_of(config: ExperimentConfig, row: Part) -> object:
     """Return the settings of a part: its section, or its value where it has only one."""
     value: object = config

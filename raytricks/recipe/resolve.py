@@ -48,7 +48,7 @@ def resolve_model(model: ModelConfig, image_size: int) -> ModelConfig:
     """Choose the network by the size of its input."""
     is_small = image_size <= LARGEST_SMALL_IMAGE
     name = model.name or ("resnet14" if image_size <= 32 else "resnet18" if is_small else "resnet50")
-    if name.startswith(("torchvision:", "timm:")):  # they have neither stem nor width
+    if name.startswith(("torchvision:", "timm:")) or model.part is not None:  # they have neither stem nor width
         return model.model_copy(update={"name": name})
     chosen: dict[str, Any] = {
         "name": name,

@@ -35,6 +35,11 @@ class Reporter:
         self._epoch_ends: Sequence[int] = ()
         self._started_s = time.monotonic()
         self._first_step: int | None = None
+        self._listeners: list[Callable[[Record], None]] = []
+
+    def also(self, listener: Callable[[Record], None]) -> None:
+        """Hand each record to a listener of the caller's too."""
+        self._listeners.append(listener)
 
     def line(self, text: str) -> None:
         """Print a line now; it also goes to the log file, once that is open."""
@@ -94,6 +99,8 @@ class Reporter:
 
     def record(self, record: Record) -> None:
         """Show one record."""
+        for listener in self._listeners:
+            listener(dict(record))
         self.as_json(record)
         handler = {"step": self._step, "epoch": self._epoch, "test": self._test, "note": self._note}[record["kind"]]
         handler(record)

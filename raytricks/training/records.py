@@ -48,6 +48,8 @@ class RecordWriter:
     Args:
         listener: also given each record, in this process.
         trackers: also given the numbers of each record; closed with the files.
+        callbacks: the user's own, called with `record`; what one of them raises ends the run, as it would in a loop
+            of the user's own.
         purge_step: TensorBoard forgets events after it; the step a run resumes from.
     """
 
@@ -59,11 +61,12 @@ class RecordWriter:
         purge_step: int,
         listener: Callable[[Record], None] | None = None,
         trackers: Sequence[Tracker] = (),
+        callbacks: Sequence[Callable[..., None]] = (),
     ) -> None:
         self._file = (run_dir / METRICS_FILE).open("a", buffering=1)
         self._listener = listener
         self._tensorboard = _open_tensorboard(run_dir, purge_step) if tensorboard else None
-        self._trackers = trackers
+        self._trackers, self._callbacks = trackers, callbacks
         self._failed: set[str] = set()
         self._step, self._epoch = purge_step, 0
 
@@ -78,6 +81,8 @@ class RecordWriter:
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
         if self._listener is not None:
             self._listener(record)
+        for callback in self._callbacks:
+            callback(record=dict(record))
         self._step, self._epoch = step, epoch
         for tracker in self._trackers if numbers else ():
             self._guard(tracker, partial(tracker.log, kind, step, numbers))

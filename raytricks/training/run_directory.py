@@ -6,7 +6,7 @@ metrics.jsonl, tb/, checkpoints/, model.safetensors, log.txt
 .launch       the newest launch's mark; .has-saved: checkpoints must be there
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 import hashlib
 import importlib.metadata
@@ -22,6 +22,7 @@ import sys
 from typing import Any
 
 from raytricks.config import ExperimentConfig, dump_yaml, flatten, load_config
+from raytricks.config.run_code import require_same_code
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import CheckpointError, ConfigError, DataError
 from raytricks.models.registry import TORCHVISION
@@ -125,11 +126,14 @@ def data_fingerprint(splits: DatasetSplits) -> dict[str, Any]:
     }
 
 
-def open_run_to_resume(run_dir: Path, overrides: Sequence[str] | Mapping[str, Any]) -> ExperimentConfig:
+def open_run_to_resume(
+    run_dir: Path, overrides: Sequence[str] | Mapping[str, Any], accept_changed: Collection[str] = ()
+) -> ExperimentConfig:
     """Read the config of an unfinished run.
 
     Args:
         overrides: dotted settings; only those that leave the recipe as it is are allowed.
+        accept_changed: names of parts of the user's own that may have changed.
 
     Raises:
         ConfigError: no run, a finished run, or an override that would change the recipe.
@@ -140,6 +144,7 @@ def open_run_to_resume(run_dir: Path, overrides: Sequence[str] | Mapping[str, An
         raise ConfigError(f"{run_dir} is finished ({progress_of(run_dir)}); start a new run to train further")
     changed = load_config(run_dir / CONFIG_FILE, overrides).config
     require_same_recipe(run_dir, changed)
+    require_same_code(run_dir, changed.brought, accept_changed)
     return changed
 
 

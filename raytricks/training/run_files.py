@@ -1,6 +1,7 @@
 """A run's files as the training loop uses them: checkpoints, records and the finished models."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, RaytricksError
+from raytricks.recipe.chain import callbacks_of
 from raytricks.training import checkpoint as checkpoints
 from raytricks.training.fencing import require_newest
 from raytricks.training.model_file import save_model
@@ -73,12 +75,14 @@ class RunFiles:
         if not self._worker.is_first:
             return
         trackers, problems = open_trackers(self._run_dir, self._config)
+        callbacks = callbacks_of(self._config)
         self._writer = RecordWriter(
             self._run_dir,
             tensorboard=self._config.logging.tensorboard,
             purge_step=step,
             listener=listener,
             trackers=trackers,
+            callbacks=[partial(call, run_dir=self._run_dir) for call in callbacks],
         )
         for line in problems:
             self.write("note", step=step, epoch=0, text=line)

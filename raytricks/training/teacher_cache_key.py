@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raytricks.data.augmentation import ImageTricks, Transform
-from raytricks.data.decoding_store import FileStore, ShardStore
+from raytricks.data.decoding_store import EncodedStore, FileStore, ShardStore
 from raytricks.data.disk_store import DiskStore
 from raytricks.data.store import ImageStore, RaggedStore, UniformStore
 from raytricks.training.teacher import Teacher
@@ -29,7 +29,7 @@ def is_static(transform: Transform, image_tricks: ImageTricks | None) -> bool:
 
 def content_fingerprint(store: ImageStore) -> str:
     """Return the sha256 of the pixels; of images in files, of their paths, sizes, times and stored form."""
-    if isinstance(store, FileStore | ShardStore | DiskStore):
+    if isinstance(store, FileStore | ShardStore | EncodedStore | DiskStore):
         return store.fingerprint()
     assert isinstance(store, UniformStore | RaggedStore)
     digest = hashlib.sha256()

@@ -107,6 +107,7 @@ ORDERED = {
     "optimizer.momentum": st.floats(0.01, 0.99),
     "data.source": st.sampled_from(["auto", "digits", "fashion_mnist"]),
     "metrics": st.just(()),
+    "callbacks": st.just(()),
     "parts": st.just({}),
     "changes": st.just(()),
     "tune.space": SPACES,

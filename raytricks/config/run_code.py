@@ -1,0 +1,104 @@
+"""The code that a run was made with: kept beside it, compared when it goes on, imported only when it is trusted.
+
+RUN/run.json     "parts": name, kind, spec, sha256 or version of each part that is not raytricks' own
+RUN/parts/       the files, by their sha256
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
+import hashlib
+import json
+from pathlib import Path
+import shlex
+
+from raytricks.errors import ConfigError
+from raytricks.parts.bring import Brought, describe, files_of
+from raytricks.parts.part import Part
+from raytricks.parts.trust import are_trusted, trust
+
+RUN_FILE, KEPT = "run.json", "parts"
+
+
+def keep_code(run_dir: Path, rows: Iterable[Part]) -> list[dict[str, object]]:
+    """Keep the files of the user's own parts in a run, trust them, and return what run.json says of them."""
+    rows = tuple(rows)
+    for content in files_of(rows).values():
+        path = run_dir / KEPT / f"{hashlib.sha256(content).hexdigest()}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    parts = describe(rows)
+    trust(parts)
+    return [asdict(part) for part in parts]
+
+
+def parts_of_run(run_dir: Path) -> list[Brought]:
+    """Return what a run says of the parts that it was made with; nothing is imported."""
+    try:
+        described = json.loads((run_dir / RUN_FILE).read_text()).get("parts", [])
+        return [Brought(**part) for part in described]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
+
+
+def require_trusted(config_file: Path, specs: Sequence[str]) -> None:
+    """Refuse to import what a run's config.yaml names, unless this user has started the run or trusts it.
+
+    Raises:
+        ConfigError: one line with the remedy; nothing was imported.
+    """
+    run_dir = config_file.parent
+    if not (run_dir / RUN_FILE).is_file():
+        return  # a config of the user's own, named by the user's own command
+    recorded = {part.spec: part for part in parts_of_run(run_dir)}
+    parts = [recorded.get(spec) or Brought("", "", spec) for spec in specs]
+    if not are_trusted(parts):
+        names = ", ".join(sorted({part.short_name for part in parts}))
+        raise ConfigError(
+            f"{config_file}: names code ({names}), which runs only once it is trusted; read it, then "
+            f"`raytricks trust {shlex.quote(str(run_dir))}`"
+        )
+
+
+def require_same_code(run_dir: Path, rows: Iterable[Part], accepted: Collection[str] = ()) -> None:
+    """Refuse to go on with other code than a run was made with.
+
+    Args:
+        accepted: names of parts that may have changed.
+
+    Raises:
+        ConfigError: a line for each part that is new, missing or changed.
+    """
+    before = {part.name: part for part in parts_of_run(run_dir)}
+    now = {part.name: part for part in describe(rows)}
+    problems = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if (old and new and old.fingerprint == new.fingerprint) or name in accepted:
+            continue
+        if old is None or new is None:
+            change = "is new" if old is None else "is missing"
+        else:
+            change = f"changed ({old.fingerprint[:4]} -> {new.fingerprint[:4]})"
+        part = new or old
+        assert part is not None
+        key = name if ":" not in name else name.rpartition(":")[2]
+        problems.append(f"--resume {run_dir}: {part.short_name} {change}; restore it or --accept-changed {key}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def trust_run(run_dir: Path) -> list[Brought]:
+    """Trust the code that a run names, as it is kept in the run; returns it.
+
+    Raises:
+        ConfigError: no run, one that names no code, or whose kept files are not what it says.
+    """
+    parts = parts_of_run(run_dir)
+    if not parts:
+        raise ConfigError(f"{run_dir} names no code of its own; there is nothing to trust")
+    for part in parts:
+        path = run_dir / KEPT / f"{part.sha256}.py"
+        if part.sha256 and (not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256):
+            raise ConfigError(f"{path} is missing or is not what {run_dir / RUN_FILE} says; get the run again")
+    trust(parts)
+    return parts

@@ -56,7 +56,8 @@ def find_parts(entries: Iterable[Entry]) -> NamedParts:
                 rows[f"{entry.key} {name}"] = bring_row(name, spec) if kind is None else bring_callable(kind, spec)
             except ConfigError as error:
                 problems += [f"{entry.source}: {entry.key}: {line}" for line in error.problems]
-    return NamedParts(chosen, tuple(rows.values()), problems)
+    ordered = sorted(rows.values(), key=lambda row: row.kind)  # within a kind, as the config has them
+    return NamedParts(chosen, tuple(ordered), problems)
 
 
 def names_code(entries: Iterable[Entry]) -> list[str]:

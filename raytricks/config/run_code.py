@@ -4,15 +4,17 @@ RUN/run.json     "parts": name, kind, spec, sha256 or version of each part that 
 RUN/parts/       the files, by their sha256
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 import hashlib
 import json
 from pathlib import Path
 import shlex
 
+from raytricks.config.part_sections import with_own
+from raytricks.config.schema import ModelConfig
 from raytricks.errors import ConfigError
-from raytricks.parts.bring import Brought, describe, files_of
+from raytricks.parts.bring import Brought, bring_callable, bring_row, describe, files_of, take_files
 from raytricks.parts.part import Part
 from raytricks.parts.trust import are_trusted, trust
 
@@ -57,6 +59,41 @@ def require_trusted(config_file: Path, specs: Sequence[str]) -> None:
             f"{config_file}: names code ({names}), which runs only once it is trusted; read it, then "
             f"`raytricks trust {shlex.quote(str(run_dir))}`"
         )
+
+
+def model_section(metadata: Mapping[str, str], model_file: Path, *, trust_code: bool) -> type[ModelConfig]:
+    """Return the section that a model file's description is of; imports the model's own code once it is trusted.
+
+    Args:
+        metadata: of the file; "parts" says what code it was made with.
+        model_file: the code is taken from beside it, where a run keeps it, else from where it was.
+
+    Raises:
+        ConfigError: the code is not trusted, is gone or has changed; nothing was imported.
+    """
+    try:
+        parts = [Brought(**part) for part in json.loads(metadata.get("parts", "[]"))]
+    except (ValueError, TypeError):
+        raise ConfigError(f"{model_file}: what it says of its code is damaged; get the file again") from None
+    if not parts:
+        return ModelConfig
+    (part,) = parts
+    if not trust_code and not are_trusted(parts):
+        raise ConfigError(
+            f"{model_file}: is a model of somebody's own code ({part.short_name}), which runs only once it is trusted; "
+            f"read it, then `raytricks trust {shlex.quote(str(model_file.parent))}` or load it with trust_code=True"
+        )
+    kept = model_file.parent / KEPT / f"{part.sha256}.py"
+    place = part.spec.rpartition(":")[0]
+    if part.sha256 is not None:
+        source = kept if kept.is_file() else Path(place)
+        content = source.read_bytes() if source.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != part.sha256:
+            raise ConfigError(f"{model_file}: {part.short_name} is gone or has changed; put it back to {kept}")
+        take_files({place: content})
+    is_row = part.name != part.spec
+    row = bring_row(part.name, part.spec) if is_row else bring_callable("model", part.spec)
+    return with_own(ModelConfig, "name", row)
 
 
 def require_same_code(run_dir: Path, rows: Iterable[Part], accepted: Collection[str] = ()) -> None:

@@ -102,7 +102,8 @@ def metrics_of(config: ExperimentConfig) -> tuple[Metric, ...]:
         if row is None or row.hooks is None:
             hint = did_you_mean(name, known) or ";"
             raise ConfigError(f"metrics: unknown metric {name!r}{hint} 'raytricks parts metric' lists all")
-        metrics.append(Metric(name, _call("counts", row, row.hooks, None), _call("value", row, row.hooks, None)))
+        shown = row.title if ":" in name else name  # of code, the function's name
+        metrics.append(Metric(shown, _call("counts", row, row.hooks, None), _call("value", row, row.hooks, None)))
     return tuple(metrics)
 
 

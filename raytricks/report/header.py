@@ -9,6 +9,7 @@ from raytricks.config import flatten
 from raytricks.config.problems import show_value
 from raytricks.config.schema import Change, ExperimentConfig
 from raytricks.data.splits import DatasetSplits
+from raytricks.parts.bring import describe
 from raytricks.parts.registry import of_kind
 from raytricks.parts.tricks import DistillationConfig
 from raytricks.recipe.dataset_stats import DatasetStats
@@ -50,6 +51,7 @@ def header_lines(
         *_tricks(config),
         ("hardware", _hardware(parallel, config)),
     ]
+    rows += [("part", f"{part.kind} {part.spec}, {part.fingerprint[:12]}") for part in describe(config.brought)]
     if config.tricks.distillation.teacher is not None:
         rows.append(("teacher", _teacher(config.tricks.distillation)))
     rows += [("doctor", f"warning {finding}") for finding in findings]
@@ -98,7 +100,13 @@ def _model(config: ExperimentConfig) -> str:
 
 def _recipe(config: ExperimentConfig, recipe: Recipe) -> str:
     optimizer = config.optimizer
-    settings = ", ".join(f"{name} {show_value(value)}" for name, value in optimizer if name not in _NAMED)
+    fields = type(optimizer).model_fields
+    shown = [  # of an optimizer of the user's own, what differs from its defaults
+        (name, value)
+        for name, value in optimizer
+        if name not in _NAMED and (":" not in optimizer.name or value != fields[name].default)
+    ]
+    settings = ", ".join(f"{name} {show_value(value)}" for name, value in shown) or "its defaults"
     return (
         f"{recipe.epochs} epochs x {recipe.steps_per_epoch:,} steps of {recipe.global_batch_size:,} images; "
         f"{optimizer.name}, {settings}, weight decay {optimizer.weight_decay:g}; {config.loss.name.replace('_', ' ')}"

@@ -10,11 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 import torch
 
+from raytricks.config.run_code import model_section
 from raytricks.config.schema import ModelConfig
 from raytricks.data.augmentation import Transform
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, ConfigError
 from raytricks.models.registry import build_model
+from raytricks.parts.bring import describe
 
 FORMAT_VERSION = 1
 
@@ -50,6 +52,7 @@ def save_model(
     metadata = {
         "format": f"raytricks-model-{FORMAT_VERSION}",
         "model": config.model_dump_json(),
+        "parts": json.dumps([asdict(part) for part in describe([config.part] if config.part else [])]),
         "class_names": json.dumps(data.class_names),
         "channels": json.dumps(data.channels),
         "transform": json.dumps(asdict(data.transform)),
@@ -69,11 +72,17 @@ def save_model(
         ) from error
 
 
-def load_model(path: str | Path) -> TrainedModel:
+def load_model(path: str | Path, *, trust_code: bool = False) -> TrainedModel:
     """Read a `model.safetensors` of ours.
+
+    Args:
+        path: the file, or the directory of a finished run.
+        trust_code: import the model's own code, where its file names some, though this user has neither trained it
+            nor said `raytricks trust RUN`.
 
     Raises:
         CheckpointError: missing, damaged, a pickle, or not written by raytricks.
+        ConfigError: it names code that is not trusted, is gone or has changed; nothing was imported.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -88,8 +97,9 @@ def load_model(path: str | Path) -> TrainedModel:
         raise CheckpointError(f"{path}: not a safetensors file that can be read ({error})") from None
     if metadata.get("format") != f"raytricks-model-{FORMAT_VERSION}":
         raise CheckpointError(f"{path}: not a model of this version of raytricks (format {metadata.get('format')!r})")
+    section = model_section(metadata, path, trust_code=trust_code)
     try:
-        return _restore(metadata, tensors)
+        return _restore(metadata, tensors, section)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -97,14 +107,14 @@ def load_model(path: str | Path) -> TrainedModel:
         ) from None
 
 
-def _restore(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> TrainedModel:
+def _restore(metadata: dict[str, str], tensors: dict[str, torch.Tensor], section: type[ModelConfig]) -> TrainedModel:
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in json.loads(metadata["transform"]).items()
     }
     transform = Transform(**fields)
     class_names, channels = tuple(json.loads(metadata["class_names"])), json.loads(metadata["channels"])
-    config = ModelConfig.model_validate_json(metadata["model"])
+    config = section.model_validate_json(metadata["model"])
     model = build_model(config, num_classes=len(class_names), in_channels=channels, image_size=transform.image_size)
     own = model.state_dict()  # with its version notes, which a safetensors file has not
     if own.keys() != tensors.keys():

@@ -20,6 +20,7 @@ from torch import Tensor
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.data.randomness import step_generator
+from raytricks.errors import ConfigError
 from raytricks.parts.contexts import Blend
 from raytricks.recipe.chain import Chain, chosen_call
 from raytricks.recipe.image_sizes import training_sides
@@ -155,6 +156,9 @@ class Stepper:
 
     def _losses_of(self, logits: Tensor, targets: Targets, inputs: Tensor, batch: TrainBatch) -> Tensor:
         losses = self._loss(logits=logits, targets=targets.probabilities(logits.shape[1], logits.dtype, self._soften))
+        if losses.shape != targets.labels.shape:
+            name = self._config.loss.name
+            raise ConfigError(f"loss {name}: got {tuple(losses.shape)} for {len(targets.labels)} images; return (n,)")
         for call in self._losses:
             state = self._carried.get(call.part.name)
             losses = call(losses=losses, logits=logits, inputs=inputs, batch=batch, state=state)

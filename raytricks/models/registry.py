@@ -50,7 +50,11 @@ def build_model(config: ModelConfig, *, num_classes: int, in_channels: int, imag
         raise ConfigError(f"model.name: unknown model {name!r}{_hint(name)} '{command}' lists all")
     if name.startswith((TORCHVISION, TIMM)):
         _refuse_resnet_settings(config)
-        return _tried_model(name, num_classes, in_channels, image_size)
+        model = _tried_model(name, num_classes, in_channels, image_size)
+        if config.pretrained and in_channels == 3 and hasattr(model, "transform_input"):
+            # the published weights of GoogLeNet and Inception want 0.5 and 0.5, and convert themselves
+            model.transform_input = True  # type: ignore[assignment]
+        return model
     return resnet(
         name,
         num_classes=num_classes,

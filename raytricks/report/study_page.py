@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from raytricks.training.checkpoint import write_atomically
+from raytricks.files import write_atomically
 from raytricks.tuning.analysis import value_text
 from raytricks.tuning.certificate import interval_text, mean_and_deviation, points_text, search_optimism
 from raytricks.tuning.outcome import Arm, Certificate, StudyResult, TrialOutcome

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import csv
 import pyarrow.parquet as pq
 
-from raytricks.training.checkpoint import write_atomically
+from raytricks.files import write_atomically
 from raytricks.tuning.outcome import StudyResult
 
 if TYPE_CHECKING:

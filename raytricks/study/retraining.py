@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from raytricks.config import ExperimentConfig
+from raytricks.files import write_atomically
 from raytricks.study.results import retrainable, trial_config
-from raytricks.training.checkpoint import write_atomically
 from raytricks.tuning.certificate import make_certificate
 from raytricks.tuning.outcome import Arm, Certificate, StudyResult, TrialOutcome
 from raytricks.tuning.study_directory import CERTIFICATE_FILE

@@ -16,8 +16,8 @@ import torch
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import CheckpointError, RaytricksError
+from raytricks.files import write_atomically
 from raytricks.recipe.parallel_plan import plan_parallel
-from raytricks.training.checkpoint import write_atomically
 from raytricks.training.worker import Worker
 
 LIMITS_FILE = "micro_batch.json"

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from raytricks.errors import CheckpointError, NonFiniteError
+from raytricks.files import TEMPORARY, sync_directory, write_atomically
 
 FORMAT_VERSION = 1
-_STATE, _MANIFEST, _PREFIX, _TEMPORARY = "state.pt", "manifest.json", "step-", ".tmp-"
+_STATE, _MANIFEST, _PREFIX = "state.pt", "manifest.json", "step-"
 _NAME = re.compile(rf"{_PREFIX}\d+")
 
 
@@ -58,7 +59,7 @@ def save_checkpoint(directory: Path, step: int, content: dict[str, Any], *, keep
     """
     _require_finite(content["model"], step)
     final = directory / f"{_PREFIX}{step:08d}"
-    temporary = directory / f"{_TEMPORARY}{final.name}"
+    temporary = directory / f"{TEMPORARY}{final.name}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -105,28 +106,8 @@ def newest_checkpoint(directory: Path) -> FoundCheckpoint | None:
 
 def clean_temporary(directory: Path) -> None:
     """Remove what a killed save left behind."""
-    for leftover in directory.glob(f"{_TEMPORARY}*"):
+    for leftover in directory.glob(f"{TEMPORARY}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _names(directory: Path) -> list[str]:

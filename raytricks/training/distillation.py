@@ -10,6 +10,7 @@ from raytricks.data.augmentation import to_device
 from raytricks.data.batches import TrainBatch
 from raytricks.parts.hooks import Hooks
 from raytricks.parts.tricks import DistillationConfig
+from raytricks.recipe.image_sizes import training_sides
 from raytricks.training.context import RunContext
 from raytricks.training.teacher import Teacher, load_teacher
 from raytricks.training.teacher_cache import TeacherCache, open_cache
@@ -66,6 +67,7 @@ def make_teaching(run: RunContext, settings: DistillationConfig) -> Teaching:
         RaytricksError: the cache cannot be used.
     """
     assert settings.teacher is not None
+    sides = training_sides(run.config)
     teacher = load_teacher(
         settings.teacher,
         weights=settings.teacher_weights,
@@ -73,6 +75,7 @@ def make_teaching(run: RunContext, settings: DistillationConfig) -> Teaching:
         device=run.worker.device,
         precision=run.parallel.precision,
         channels_last=run.config.hardware.channels_last,
+        sides=sides,
     )
     if settings.cache_dir is None:
         return LiveTeaching(teacher)
@@ -87,6 +90,7 @@ def make_teaching(run: RunContext, settings: DistillationConfig) -> Teaching:
         augmentation_seed=batches.seed if batches.augmentation_seed is None else batches.augmentation_seed,
         worker=run.worker,
         batch_size=2 * run.parallel.micro_batch_size,
+        side=sides[-1],  # the config allows a cache only where all are the same
     )
     return CachedTeaching(cache, run.worker.device)
 

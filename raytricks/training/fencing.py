@@ -10,7 +10,7 @@ import time
 import uuid
 
 from raytricks.errors import ClusterError, RaytricksError
-from raytricks.training.checkpoint import write_atomically
+from raytricks.files import write_atomically
 
 _FILE = ".launch"
 _VISIBLE_WAIT_S = 15  # network file systems show a new file after some seconds

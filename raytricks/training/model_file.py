@@ -15,6 +15,7 @@ from raytricks.config.schema import ModelConfig
 from raytricks.data.augmentation import Transform
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, ConfigError
+from raytricks.files import sync_directory
 from raytricks.models.registry import build_model
 from raytricks.parts.bring import describe
 
@@ -65,6 +66,7 @@ def save_model(
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_directory(path.parent)
     except (SafetensorError, OSError) as error:
         temporary.unlink(missing_ok=True)
         raise CheckpointError(

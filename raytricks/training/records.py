@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from raytricks.training.checkpoint import write_atomically
+from raytricks.files import write_atomically
 from raytricks.training.trackers import Tracker, describe_failure
 
 Record = dict[str, Any]

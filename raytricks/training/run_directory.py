@@ -25,9 +25,9 @@ from raytricks.config import ExperimentConfig, dump_yaml, flatten, load_config
 from raytricks.config.run_code import require_same_code
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import CheckpointError, ConfigError, DataError
+from raytricks.files import write_atomically
 from raytricks.models.registry import TORCHVISION
 from raytricks.models.timm_models import TIMM
-from raytricks.training.checkpoint import write_atomically
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
 from raytricks.training.trackers import absolute_uri

@@ -175,6 +175,7 @@ def load_teacher(
     device: torch.device,
     precision: Precision,
     channels_last: bool,
+    sides: Sequence[int] | None = None,
 ) -> Teacher:
     """Load a teacher and make sure that it can teach this data.
 
@@ -183,6 +184,7 @@ def load_teacher(
         weights: file of weights for a torchvision: or timm: teacher. None: the published ones.
         data: what the student is trained on.
         precision: of the student's forward pass.
+        sides: of the training images, pixels, rising. None: as the data is evaluated.
 
     Raises:
         ConfigError: no such teacher, other classes or the same in another order, or it cannot take
@@ -192,14 +194,16 @@ def load_teacher(
     Source: He et al. 2018, section 5.3.
     """
     check_teacher(spec, weights, data.class_names)
+    sides = sides or (data.transform.image_size,)
     if spec.startswith((TORCHVISION, TIMM)):
-        model, preprocessing = _published(spec, weights, data)
+        model, preprocessing = _published(spec, weights, data, sides[-1])
     else:
         model, preprocessing = _finished_run(spec, data)
     transform = data.transform
     inputs = Preprocessing(channels=data.channels, mean=transform.mean, std=transform.std)
     teacher = Teacher(model, preprocessing, inputs, device=device, precision=precision, channels_last=channels_last)
-    _require_image_size(teacher, spec, data)
+    for side in sorted(set(sides)):
+        _require_image_size(teacher, spec, data, side)
     return teacher
 
 
@@ -213,9 +217,8 @@ def _finished_run(spec: str, data: PreparedData) -> tuple[nn.Module, Preprocessi
     return trained.model, Preprocessing(channels=trained.channels, mean=transform.mean, std=transform.std)
 
 
-def _published(spec: str, weights: str | None, data: PreparedData) -> tuple[nn.Module, Preprocessing]:
+def _published(spec: str, weights: str | None, data: PreparedData, size: int) -> tuple[nn.Module, Preprocessing]:
     """Build a model of torchvision or timm for RGB images, with all of its weights, the classifier's too."""
-    size = data.transform.image_size
     config = ModelConfig(name=spec, pretrained=weights is None, init_from=weights)
     try:
         model = build_model(config, num_classes=data.num_classes, in_channels=3, image_size=size)
@@ -283,9 +286,8 @@ def _require_same_count(spec: str, theirs: int, ours: int) -> None:
         )
 
 
-def _require_image_size(teacher: Teacher, spec: str, data: PreparedData) -> None:
-    """Try one image of the student's size."""
-    size = data.transform.image_size
+def _require_image_size(teacher: Teacher, spec: str, data: PreparedData, size: int) -> None:
+    """Try one image of a side that the student is trained on."""
     try:
         answer = teacher.logits(torch.zeros(1, data.channels, size, size, device=teacher.device))
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:

@@ -28,7 +28,7 @@ from raytricks.data.batches import read_ahead, training_reader
 from raytricks.data.order import even_share
 from raytricks.data.prepared import LabelledImages
 from raytricks.errors import RaytricksError
-from raytricks.training.checkpoint import sync_directory
+from raytricks.files import sync_directory
 from raytricks.training.teacher import Teacher
 from raytricks.training.teacher_cache_key import cache_bytes, describe, is_static, key_of
 from raytricks.training.worker import Worker
@@ -60,6 +60,7 @@ class TeacherCache:
         data: the training images.
         image_tricks: what `Transform.train` takes under this name; None when there are none.
         batch_size: images in one forward pass of the teacher.
+        side: of the training images, pixels; the transform's own is that of evaluation.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class TeacherCache:
     num_classes: int
     worker: Worker
     batch_size: int
+    side: int
 
     def path(self, epoch: int) -> Path:
         """Return the file of an epoch, counted from 0."""
@@ -138,7 +140,7 @@ class TeacherCache:
         """Yield the logits of this worker's share, batch by batch, of the pixels that the step will see."""
         start, stop = even_share(len(self.data), self.worker.rank, self.worker.world_size)
         plan = ((np.arange(a, min(a + self.batch_size, stop)), True) for a in range(start, stop, self.batch_size))
-        read = training_reader(self.data.images, self.transform, self.augmentation_seed, epoch)
+        read = training_reader(self.data.images, self.transform, self.augmentation_seed, epoch, self.side)
         for canvas, (samples, _) in read_ahead(self.data.images, plan, read):
             inputs = self.transform.train(
                 canvas,
@@ -147,6 +149,7 @@ class TeacherCache:
                 epoch,
                 self.worker.device,
                 image_tricks=self.image_tricks,
+                side=self.side,
             )
             yield self.teacher.logits(inputs).cpu().numpy().tobytes()
 
@@ -198,6 +201,7 @@ def open_cache(
     augmentation_seed: int,
     worker: Worker,
     batch_size: int,
+    side: int,
 ) -> TeacherCache:
     """Find or make the folder for a teacher and these images. Collective.
 
@@ -209,7 +213,12 @@ def open_cache(
     failure: OSError | None = None
     if worker.is_first:
         description = describe(
-            teacher, data.images, transform, image_tricks=image_tricks, augmentation_seed=augmentation_seed
+            teacher,
+            data.images,
+            transform,
+            image_tricks=image_tricks,
+            augmentation_seed=augmentation_seed,
+            side=side,
         )
         key = bytes.fromhex(key_of(description))
         try:
@@ -231,6 +240,7 @@ def open_cache(
         num_classes=num_classes,
         worker=worker,
         batch_size=batch_size,
+        side=side,
     )
 
 

@@ -13,7 +13,7 @@ from raytricks.data.disk_store import DiskStore
 from raytricks.data.store import ImageStore, RaggedStore, UniformStore
 from raytricks.training.teacher import Teacher
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had the logits of images of evaluation's side
 
 
 def cache_bytes(num_images: int, num_classes: int, epochs: int) -> int:
@@ -50,6 +50,7 @@ def describe(
     *,
     image_tricks: ImageTricks | None,
     augmentation_seed: int,
+    side: int,
 ) -> dict[str, Any]:
     """Return all that the logits depend on, as plain values."""
     return {
@@ -58,6 +59,7 @@ def describe(
         "teacher_preprocessing": asdict(teacher.preprocessing),
         "precision": teacher.precision,
         "transform": asdict(transform),
+        "side": side,
         "image_tricks": None if image_tricks is None else image_tricks.describe(),
         "augmentation_seed": None if is_static(transform, image_tricks) else augmentation_seed,
         "images": content_fingerprint(images),

@@ -22,7 +22,7 @@ from raytricks.config import ExperimentConfig
 from raytricks.config.keys import leaves
 from raytricks.config.schema import LoggingConfig
 from raytricks.errors import ConfigError
-from raytricks.training.checkpoint import write_atomically
+from raytricks.files import write_atomically
 
 IDS_FILE = "trackers.json"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

@@ -16,6 +16,11 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
 
     Call it before DistributedDataParallel; names, weights and statistics stay as they are.
     """
+    if any(type(module).__module__.startswith("timm.") for module in model.modules()):
+        # timm's batch norms contain the activation, which torch's conversion would drop; timm is an optional extra
+        from timm.layers.norm_act import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(model)
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from raytricks.config import dump_yaml, flatten, load_config
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import ConfigError
-from raytricks.training.checkpoint import write_atomically
+from raytricks.files import write_atomically
 from raytricks.training.run_directory import CONFIG_FILE, RUN_FILE
 
 STUDY_FILE, CERTIFICATE_FILE, BEST_FILE = "study.json", "certificate.json", "best.yaml"

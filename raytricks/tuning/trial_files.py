@@ -14,7 +14,7 @@ from raytricks.config import ExperimentConfig
 from raytricks.config.changes import change_problems
 from raytricks.config.schema import Change
 from raytricks.errors import CheckpointError, ConfigError
-from raytricks.training.checkpoint import write_atomically
+from raytricks.files import write_atomically
 from raytricks.training.records import METRICS_FILE, Record, read_records
 from raytricks.tuning.outcome import TrialOutcome, TrialStatus
 from raytricks.tuning.space import apply_values

@@ -111,3 +111,11 @@ def test_registry_refuses_settings_that_torchvision_models_lack():
         "model.width",
         "model.norm",
     ]
+
+
+@pytest.mark.parametrize("name", ["torchvision:googlenet", "torchvision:inception_v3"])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_models_convert_their_input_where_the_published_weights_want_it(name, pretrained):
+    config = ModelConfig(name=name, pretrained=pretrained)
+    model = build_model(config, num_classes=3, in_channels=3, image_size=128)
+    assert model.transform_input is pretrained

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from raytricks.errors import CheckpointError, NonFiniteError
+from raytricks.files import write_atomically
 from raytricks.training.checkpoint import (
     clean_temporary,
     newest_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 
 

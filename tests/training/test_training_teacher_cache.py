@@ -41,6 +41,7 @@ def teacher_of(run_dir: Path, data: PreparedData) -> Teacher:
 
 def opened(folder: Path, teacher: Teacher, data: PreparedData, worker: Worker | None = None, **changes) -> TeacherCache:
     options = {"image_tricks": None, "augmentation_seed": 3, "batch_size": 7, "transform": data.transform}
+    options["side"] = data.transform.image_size
     return open_cache(
         folder,
         teacher=teacher,
@@ -185,7 +186,7 @@ def test_teacher_cache_description_says_what_it_is(tmp_path, data, teacher):
     assert content["augmentation_seed"] == 3
     assert content["transform"]["kind"] == "shift"
     assert set(content) == {
-        *("format", "teacher", "teacher_preprocessing", "precision", "transform", "image_tricks"),
+        *("format", "teacher", "teacher_preprocessing", "precision", "transform", "side", "image_tricks"),
         *("augmentation_seed", "images"),
     }
 
@@ -374,3 +375,12 @@ def test_teacher_cache_is_filled_by_two_workers_together(tmp_path, data, teacher
         assert kind == ("RaytricksError", "ZeroDivisionError")[rank]  # both stop, neither waits for the other
         assert "another worker failed" in message or rank == 1
     assert stored_files(tmp_path / "together") == ["description.json", "epoch-0000.npy"]
+
+
+def test_teacher_cache_sees_images_of_the_training_side(tmp_path, run_dir, data):
+    evaluated_larger = replace(data.transform, image_size=12)
+    teacher = teacher_of(run_dir, data)
+    same = opened(tmp_path, teacher, data)
+    larger = opened(tmp_path, teacher, data, transform=evaluated_larger, side=data.transform.image_size)
+    np.testing.assert_array_equal(larger.fill_epoch(0).logits, same.fill_epoch(0).logits)
+    assert len({opened(tmp_path, teacher, data, side=side).folder for side in (8, 12)}) == 2

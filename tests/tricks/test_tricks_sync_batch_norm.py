@@ -1,5 +1,6 @@
 """SyncBN keeps what it replaces."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -26,3 +27,14 @@ def test_sync_batch_norm_evaluates_like_batch_norm():
     images = torch.randn(2, 3, 16, 16)
     expected = model(images)
     torch.testing.assert_close(synchronise_batch_norm(model)(images), expected)
+
+
+def test_sync_batch_norm_keeps_the_activations_of_timm_models():
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model("efficientnet_lite0", num_classes=3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = model(images)
+    model = synchronise_batch_norm(model)
+    assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
+    torch.testing.assert_close(model(images), expected)

@@ -28,8 +28,12 @@ from raytricks.suggest import did_you_mean
 
 ENTRY_POINTS = "raytricks.parts"
 _LIBRARIES = ("torchvision:", "timm:")
-_files: dict[str, bytes] = {}
-"""Content of the files read, by absolute path; a worker gets the driver's, and so runs what the driver hashed."""
+_given: dict[str, bytes] = {}
+"""Contents by absolute path that another process has hashed: a worker runs what the driver ran."""
+_read: dict[str, bytes] = {}
+"""Contents of the files that were executed, by sha256."""
+_executed: dict[str, str] = {}
+"""sha256 of the bytes of a path that were executed last."""
 _objects: dict[str, Any] = {}
 """Python objects that the caller of this process has handed over, by spec."""
 _rows: dict[tuple[str, str, str], Part] = {}
@@ -114,9 +118,11 @@ def bring_callable(kind: Kind, spec: str) -> Part:
 
 def _known(row: Part) -> Part:
     """Return the row made before of the same code: schemas are kept by the identity of their rows."""
-    code = _files.get(row.origin.rpartition(":")[0], b"")
-    key = (row.kind, row.name, row.origin + hashlib.sha256(code).hexdigest())
-    return _rows.setdefault(key, row)
+    place = row.origin.rpartition(":")[0]
+    sha256 = _executed.get(place)
+    if sha256 is None and place.endswith(".py"):  # an object that was handed over: its file was not executed here
+        sha256 = hashlib.sha256(_content(place)).hexdigest()
+    return _rows.setdefault((row.kind, row.name, f"{row.origin} {sha256}"), replace(row, sha256=sha256))
 
 
 def hand_over(spec: str, value: Any) -> None:
@@ -128,23 +134,19 @@ def describe(rows: Iterable[Part]) -> tuple[Brought, ...]:
     """Return what a run must know of the rows that are not raytricks' own."""
     described = []
     for row in rows:
-        place = row.origin.rpartition(":")[0]
-        content = _content(place) if place.endswith(".py") else None
-        sha256 = None if content is None else hashlib.sha256(content).hexdigest()
-        version = None if place.endswith(".py") else _version(place.partition(".")[0])
-        described.append(Brought(row.name, row.kind, row.origin, sha256, version))
+        version = _version(row.origin.partition(":")[0].partition(".")[0]) if row.sha256 is None else None
+        described.append(Brought(row.name, row.kind, row.origin, row.sha256, version))
     return tuple(described)
 
 
 def files_of(rows: Iterable[Part]) -> dict[str, bytes]:
     """Return the content of the files that rows are from, by absolute path."""
-    places = {row.origin.rpartition(":")[0] for row in rows}
-    return {place: _content(place) for place in places if place.endswith(".py")}
+    return {row.origin.rpartition(":")[0]: _read[row.sha256] for row in rows if row.sha256 is not None}
 
 
 def take_files(files: Mapping[str, bytes]) -> None:
     """Use these contents in place of what lies at their paths: another process has hashed them."""
-    _files.update(files)
+    _given.update(files)
 
 
 def _of_entry_point(spec: str) -> str:
@@ -184,6 +186,7 @@ def _module_of_package(name: str) -> ModuleType:
 def _module_of_file(place: str) -> ModuleType:
     """Execute the bytes of a file, once a content, as a module of its own."""
     content = _content(place)
+    _executed[place] = hashlib.sha256(content).hexdigest()
     name = f"raytricks_parts_{hashlib.sha256(place.encode() + content).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -200,12 +203,11 @@ def _module_of_file(place: str) -> ModuleType:
 
 
 def _content(place: str) -> bytes:
-    if place not in _files:
-        try:
-            _files[place] = Path(place).read_bytes()
-        except OSError:
-            raise ConfigError(f"no file {_near(place)}; paths start at the config") from None
-    return _files[place]
+    try:
+        content = _given[place] if place in _given else Path(place).read_bytes()
+    except OSError:
+        raise ConfigError(f"no file {_near(place)}; paths start at the config") from None
+    return _read.setdefault(hashlib.sha256(content).hexdigest(), content)
 
 
 def _near(place: str) -> str:

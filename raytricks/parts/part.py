@@ -115,6 +115,8 @@ class Part:
     usual: Mapping[str, Usual] = field(default_factory=dict)
     origin: str = "raytricks"
     """Where the row is from: raytricks, a file, a distribution."""
+    sha256: str | None = None
+    """Of the file that it was read from."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -15,6 +15,7 @@ from raytricks.models.weights import start_from
 from raytricks.recipe.chain import Chain
 from raytricks.training.context import RunContext
 from raytricks.training.optimizer import build_optimizer
+from raytricks.training.restoring import load_optimizer_state, load_scaler_state
 from raytricks.training.step_log import TOTALS
 from raytricks.training.worker import Worker
 from raytricks.tricks.mixed_precision import Precision, make_scaler
@@ -87,8 +88,8 @@ class TrainingState:
         self.model.load_state_dict(content["model"])
         for name, part in self._saved_parts().items():
             part.load_state_dict(content["parts"][name])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
+        load_optimizer_state(self.optimizer, content["optimizer"])
+        load_scaler_state(self.scaler, content["scaler"])
         for name in _PLAIN:
             setattr(self, name, content[name])
         self.epoch_totals = dict.fromkeys(TOTALS, 0.0) | self.epoch_totals  # an older version may have counted less

@@ -227,3 +227,13 @@ def test_python_objects_are_parts_too(bench, monkeypatch):
     assert "mine" in load_config(result.run_dir / "config.yaml").config.model.name
     with pytest.raises(ConfigError, match="cannot be found by name; define it at the top of a file or module"):
         train(model=lambda num_classes: None)
+
+
+def test_file_that_is_edited_is_read_again_by_the_next_run_of_the_same_process(bench):
+    first = train(OWN["metric"] | {"name": "first"})
+    file = bench / "mine.py"
+    file.write_text(file.read_text().replace(".amax(1)", ".amax(1) * 0 + 7"))
+    second = train(OWN["metric"] | {"name": "second"})
+    assert first.last["val_confidence"] < 1 and second.last["val_confidence"] == 7
+    kept = [json.loads((run.run_dir / "run.json").read_text())["parts"][0]["sha256"] for run in (first, second)]
+    assert kept[0] != kept[1]

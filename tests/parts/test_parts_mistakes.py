@@ -49,7 +49,7 @@ def test_setting_of_a_part_that_is_misspelt(bench):
 
 def test_setting_of_a_part_beyond_its_range(bench):
     line = answer(bench, PARTS + "tricks:\n  sharpen.amount: 3\n")
-    assert line == "conf/x.yaml:5: tricks.sharpen.amount: must be at most 2, got 3"
+    assert line == "conf/x.yaml:5: tricks.sharpen.amount: must be <= 2, got 3"
 
 
 def test_file_that_is_not_there(bench):
@@ -59,7 +59,7 @@ def test_file_that_is_not_there(bench):
 
 def test_name_that_is_not_in_the_file(bench):
     line = answer(bench, "seed: 1\nparts:\n  sharpen: sharpen.py:SHARPN\n")
-    assert line == "conf/x.yaml:3: parts.sharpen: no SHARPN in sharpen.py; did you mean SHARPEN?"
+    assert line == "conf/x.yaml:3: parts.sharpen: no SHARPN in sharpen.py; did you mean sharpen or SHARPEN?"
 
 
 def test_package_that_is_not_installed(bench):
@@ -75,10 +75,8 @@ def test_name_that_is_built_in(bench):
 
 
 def test_slot_that_there_is_not(bench):
-    line = answer(bench, PARTS, HEAD + "def f(images): return images" + ROW + "Hooks(image=f))\nSHARPEN = P\n")
-    assert line == "conf/x.yaml:3: parts.sharpen: sharpen.py:5: Hooks has no slot image; did you mean images?".replace(
-        "images?", "measure?"
-    ) or line.startswith("conf/x.yaml:3: parts.sharpen: sharpen.py:5: Hooks has no slot image")
+    line = answer(bench, PARTS, HEAD + "def f(images): return images" + ROW + "Hooks(pixls=f))\nSHARPEN = P\n")
+    assert line == "conf/x.yaml:3: parts.sharpen: sharpen.py:5: Hooks has no slot pixls; did you mean pixels?"
 
 
 def test_argument_that_a_slot_does_not_offer(bench):
@@ -89,8 +87,9 @@ def test_argument_that_a_slot_does_not_offer(bench):
 def test_arguments_that_are_hidden(bench):
     line = answer(bench, PARTS, HEAD + "def f(images, **kw): return images" + ROW + "Hooks(pixels=f))\nSHARPEN = P\n")
     assert line.startswith("conf/x.yaml:3: parts.sharpen: sharpen.py:4: **kw hides typing mistakes; name ")
-    line = answer(bench, "model.name: sharpen.py:net\n", "def net(num_classes, **options): ...\n")
-    assert line.endswith("sharpen.py:1: **options hides typing mistakes; name each setting")
+    (bench / "net.py").write_text("def net(num_classes, **options): ...\n")
+    line = answer(bench, "model.name: net.py:net\n")
+    assert line.endswith("net.py:1: **options hides typing mistakes; name each setting")
 
 
 def test_parameter_without_a_type(bench):
@@ -100,7 +99,7 @@ def test_parameter_without_a_type(bench):
 
 def test_setting_that_a_callable_does_not_take(bench):
     line = answer(bench, "model:\n  name: sharpen.py:tiny\n  widht: 3\n")
-    assert line.startswith("conf/x.yaml:3: model.widht: unknown key") and "did you mean model.width?" in line
+    assert line == "conf/x.yaml:3: unknown key model.widht; did you mean model.width?"
     line = answer(bench, "optimizer:\n  name: torch.optim:AdamW\n  epsilon: 0.1\n")
     assert line.startswith("conf/x.yaml:3: ") and "optimizer.epsilon" in line
 
@@ -108,8 +107,9 @@ def test_setting_that_a_callable_does_not_take(bench):
 def test_mistake_in_the_file_itself(bench):
     line = answer(bench, PARTS, "x = 1\ny = x / 0\n")
     assert line == "conf/x.yaml:3: parts.sharpen: sharpen.py:2: ZeroDivisionError: division by zero"
-    line = answer(bench, PARTS, "def f(:\n")
-    assert line.startswith("conf/x.yaml:3: parts.sharpen: sharpen.py:1 is no Python: ")
+    (bench / "other.py").write_text("def f(:\n")
+    line = answer(bench, "parts: {f: other.py:F}\n")
+    assert line.startswith("conf/x.yaml:1: parts.f: other.py:1 is no Python: ")
 
 
 def test_function_where_a_row_is_wanted(bench):
@@ -154,7 +154,7 @@ def test_loss_that_is_a_mean(bench):
 def test_model_of_another_number_of_classes(bench):
     code = "from torch import nn\ndef net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
     line = run_with(bench, code, {"model.name": "conf/mine.py:net"})
-    assert line.endswith("mine.py:net gave (2, 7) for 2 images of 10 classes; return logits (N, K)")
+    assert line.endswith("mine.py:net gave (2, 7) for 2 images of 10 classes; return (N, K)")
 
 
 def test_model_that_is_no_module(bench):

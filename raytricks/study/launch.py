@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from raytricks.config import ExperimentConfig
+from raytricks.config.run_code import keep_code
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial, RaytricksError
 from raytricks.plan import RESUME_AUTO, Overrides, Plan, plan_of, plan_run
@@ -153,8 +154,13 @@ class StudyLaunch:
         else:
             run_directory.require_same_data(self.study_dir, self.plan.splits)
             run_directory.write_config(self.study_dir, self.config)
-        stats = {"seed": self.config.seed, "data": run_directory.data_fingerprint(self.plan.splits)}
-        run_directory.write_run_file(self.study_dir, stats | {"launch": {"resumed": self.is_resumed}})
+        facts = {
+            "seed": self.config.seed,
+            "parts": keep_code(self.study_dir, self.config.brought),
+            "data": run_directory.data_fingerprint(self.plan.splits),
+            "launch": {"resumed": self.is_resumed},
+        }
+        run_directory.write_run_file(self.study_dir, facts)
         started_at = study_directory.begin(self.study_dir, {"data_name": self.plan.stats.name, **self._sizes})
         self.reporter.open_log(self.study_dir / run_directory.LOG_FILE)
         self._show_header()

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import torch
 
+from raytricks.config.run_code import keep_code
 from raytricks.errors import InterruptedRun, RaytricksError
 from raytricks.recipe.phases import make_phases
 from raytricks.training.checkpoint import newest_checkpoint
@@ -161,6 +162,7 @@ class TrialRun:
         recipes = [s.recipe.as_dict() for s in make_phases(config, len(self.task.splits.train))]
         facts = {
             "seed": config.seed,
+            "parts": keep_code(self.trial_dir, config.brought),
             "data": data_fingerprint(self.task.splits),
             "recipe": recipes[0],
             "changed_recipes": recipes[1:],

@@ -55,6 +55,7 @@ class JobPaths:
         if command.resumed_dir is not None:
             return replace(command, resume=self._kept("--resume", command.resumed_dir, must_exist=True))
         self._data(config)
+        self._own_parts(config)
         model, distillation = config.model, config.tricks.distillation
         teacher = distillation.teacher
         if teacher is not None and not teacher.startswith(_MODEL_PREFIXES):
@@ -91,6 +92,18 @@ class JobPaths:
                 raise DataError(f"{_DATA}: {path} {reason}; {self._how_to_pack(path)}{self._in_full(path)}")
         elif problem := self._absolute_problem(path):
             raise DataError(f"{_DATA}: {path} {problem}{self._elsewhere(_DATA)}")
+
+    def _own_parts(self, config: ExperimentConfig) -> None:
+        """The files of the user's own parts travel with the job, below the directory that it is submitted from."""
+        for part in config.brought:
+            place = Path(part.origin.rpartition(":")[0])
+            if part.sha256 is None:
+                continue  # an installed package, which the job's own environment must have
+            if not place.is_relative_to(self.files.directory.resolve()):
+                raise ConfigError(f"{place} would not travel with the job; copy it into {self.files.directory}")
+            inside = str(place.relative_to(self.files.directory.resolve()))
+            if reason := self._not_packed(inside):
+                raise ConfigError(f"{inside} {reason}, and the job needs it; {self._how_to_pack(inside)}")
 
     def _read(self, key: str, path: str | None) -> None:
         """Check a file or directory that the job reads, if there is one."""

@@ -11,13 +11,13 @@ from raytricks.version import __version__
 
 if TYPE_CHECKING:
     from raytricks.api import diagnose, train
-    from raytricks.cli.submit import submit
     from raytricks.cluster.jobs.job import Job
     from raytricks.config import ExperimentConfig, load_config
     from raytricks.plan import Plan, plan_run
     from raytricks.recipe.doctor import Finding
     from raytricks.run import RunResult
     from raytricks.study import Study, tune
+    from raytricks.submit import submit
     from raytricks.training.model_file import TrainedModel, load_model
 
 __all__ = [
@@ -50,7 +50,7 @@ _HOMES = {
     "Study": "raytricks.study",
     "tune": "raytricks.study",
     "Job": "raytricks.cluster.jobs.job",
-    "submit": "raytricks.cli.submit",
+    "submit": "raytricks.submit",
     "TrainedModel": "raytricks.training.model_file",
     "load_model": "raytricks.training.model_file",
 }

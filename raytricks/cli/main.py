@@ -10,6 +10,7 @@ from raytricks.cli.check import check
 from raytricks.cli.data import data_app
 from raytricks.cli.jobs import jobs_app
 from raytricks.cli.submit import submit_and_follow
+from raytricks.cli.train import train
 from raytricks.cli.tune import tune
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.version import __version__
@@ -32,54 +33,9 @@ _UsageError: Any = typer.BadParameter.__base__
 _STOPPED = 130
 
 
-@app.command(
+app.command(
     epilog="Examples:  raytricks train configs/digits.yaml workers=0   |   raytricks train photos/ recipe.epochs=20"
-)
-def train(
-    target: Target = None,
-    overrides: OverrideList = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[RUN_DIR]",
-            help="Go on with an unfinished run from its newest checkpoint. Alone: with the run of the same name=, or a "
-            "new one, so that the same command can be given again.",
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON lines, nothing else.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse to start when the doctor warns.")] = False,
-    accept_changed: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PART", help="With --resume: go on although the code of this part of yours has changed."),
-    ] = None,
-) -> None:
-    """Train a model on a folder of images, or as a config file says."""
-    target, settings = split_arguments(target, overrides)
-    if target is None and not settings and resume in (None, "auto"):
-        raise ConfigError(
-            "nothing to train on; name a config file, a directory of images, or --resume RUN_DIR "
-            "(try: raytricks train configs/digits.yaml)"
-        )
-    if quiet and as_json:
-        raise ConfigError("--quiet prints nothing and --json prints the metrics; leave one of them out")
-    require_target(target)
-    from raytricks.api import train as train_model
-    from raytricks.report.progress import Reporter
-
-    reporter = Reporter("quiet" if quiet else "json" if as_json else "text")
-    train_model(
-        target,
-        settings,
-        resume=resume,
-        reporter=reporter,
-        dry_run=dry_run,
-        strict=strict,
-        accept_changed=accept_changed or (),
-    )
-
-
+)(train)
 app.command(
     epilog="Examples:  raytricks tune configs/tune_digits.yaml   |   raytricks tune photos/ --budget 2h "
     "tune.space.tricks.mixup.alpha=[0,0.1,0.2]"

@@ -61,7 +61,9 @@ def tune(
     try:
         launch = open_launch(target, settings, resume=resume, reporter=reporter)
         if plan:
-            launch.forecast(price)
+            from raytricks.study.plan import forecast_study
+
+            launch.show_forecast(forecast_study(launch, price))
         else:
             launch.run()
     finally:

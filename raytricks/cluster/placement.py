@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError
 
 Node = Mapping[str, float]
@@ -79,3 +80,8 @@ def require_chosen_device(nodes: Sequence[Node], device: str, *, use_gpu: bool) 
 def _room_on(node: Node, cpus: int, use_gpu: bool) -> int:
     room = int(node.get("CPU", 0) // cpus)
     return min(room, int(node.get("GPU", 0))) if use_gpu else room
+
+
+def cpus_per_trial_worker(config: ExperimentConfig) -> int:
+    """Return the CPUs of each worker of a trial."""
+    return config.hardware.cpus_per_worker or 1

@@ -1,6 +1,6 @@
 """One launch of a study: from a plan to a finished study directory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 import shlex
 import shutil
@@ -135,12 +135,10 @@ class StudyLaunch:
             )
         return study
 
-    def forecast(self, price_per_hour: float | None) -> None:
-        """Print what the study will cost, by a measurement of some seconds; writes nothing."""
-        from raytricks.study.plan import forecast_study
-
+    def show_forecast(self, lines: Sequence[str]) -> None:
+        """Print the header and what the study will cost; writes nothing."""
         self._show_header()
-        for line in forecast_study(self, price_per_hour):
+        for line in lines:
             self.reporter.line(line)
 
     # -- pieces ----------------------------------------------------------------------------

@@ -1,25 +1,22 @@
 """What a study will cost: its config's speed, measured here for some seconds, times what it is to train."""
 
 import os
-from typing import TYPE_CHECKING
 
 import torch
 
 from raytricks.cluster.session import ray_session
 from raytricks.cluster.tune.driver import trial_slots
 from raytricks.data.prepared import prepare_data
+from raytricks.study.launch import StudyLaunch
 from raytricks.tuning.forecast import forecast, forecast_lines
 from raytricks.tuning.rungs import rungs
 from raytricks.tuning.space import apply_values, default_values
 from raytricks.tuning.speed import measure_speed
 
-if TYPE_CHECKING:
-    from raytricks.study.launch import StudyLaunch
-
 _MEASURED_S = 15.0
 
 
-def forecast_study(launch: "StudyLaunch", price_per_hour: float | None) -> list[str]:
+def forecast_study(launch: StudyLaunch, price_per_hour: float | None) -> list[str]:
     """Measure, and return the lines of the forecast."""
     config = launch.config
     torch.set_num_threads(config.hardware.cpus_per_worker or 1)
@@ -41,7 +38,7 @@ def forecast_study(launch: "StudyLaunch", price_per_hour: float | None) -> list[
     return forecast_lines(found, speed, price_per_hour, launch.device_type == "cuda")
 
 
-def _slots(launch: "StudyLaunch") -> int:
+def _slots(launch: StudyLaunch) -> int:
     """Return the trials at a time: of the cluster of RAY_ADDRESS, else of this machine, without starting Ray."""
     uses_gpu = launch.device_type == "cuda"
     if "RAY_ADDRESS" in os.environ:

@@ -11,7 +11,7 @@ import os
 import shutil
 from typing import Any
 
-from raytricks.cluster.placement import require_chosen_device
+from raytricks.cluster.placement import cpus_per_trial_worker, require_chosen_device
 from raytricks.cluster.requests import STOP_FILE
 from raytricks.cluster.session import require_resources
 from raytricks.cluster.trainer import RAY_FOLDER, FitThread
@@ -115,11 +115,6 @@ def trial_slots(config: ExperimentConfig, resources: dict[str, float], *, use_gp
     if use_gpu:
         slots = min(slots, int(resources.get("GPU", 0) // num_workers))
     return min(slots, config.tune.concurrent_trials or slots)
-
-
-def cpus_per_trial_worker(config: ExperimentConfig) -> int:
-    """Return the CPUs of each worker of a trial."""
-    return config.hardware.cpus_per_worker or 1
 
 
 def check_search(config: ExperimentConfig) -> None:

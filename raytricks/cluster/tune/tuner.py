@@ -7,8 +7,8 @@ from typing import Any
 
 from ray import tune
 
+from raytricks.cluster.placement import cpus_per_trial_worker
 from raytricks.cluster.requests import STOP_FILE
-from raytricks.cluster.tune.driver import cpus_per_trial_worker
 from raytricks.cluster.tune.events import TrialEvents
 from raytricks.cluster.tune.nested import ManyWorkersTrial
 from raytricks.cluster.tune.schedulers import METRIC, MODE, make_scheduler

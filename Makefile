@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo test lint types unit chaos setup clean
+.PHONY: demo test lint types unit docs chaos setup clean
 
 demo: $(STAMP)
 	$(BIN)/raytricks train configs/digits.yaml
 	$(BIN)/raytricks tune configs/tune_digits.yaml
 
-test: $(STAMP) lint types unit
+test: $(STAMP) lint types docs unit
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ types: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m 'not ray and not chaos'
 	$(BIN)/python -m pytest -m 'ray and not chaos'
+
+# The pages below build/site, with the API from the docstrings; a broken link or an unknown name fails
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 chaos: $(STAMP)
 	$(BIN)/python -m pytest -m chaos

@@ -28,6 +28,7 @@ from raytricks.suggest import did_you_mean
 
 ENTRY_POINTS = "raytricks.parts"
 _LIBRARIES = ("torchvision:", "timm:")
+_SPEC = re.compile(r"(.+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.DOTALL)
 _given: dict[str, bytes] = {}
 """Contents by absolute path that another process has hashed: a worker runs what the driver ran."""
 _read: dict[str, bytes] = {}
@@ -68,7 +69,7 @@ class Brought:
 
 def is_spec(value: object) -> bool:
     """Return whether a name in a config means code: a file or a module, and not a model of a library."""
-    return isinstance(value, str) and ":" in value and not value.startswith(_LIBRARIES) and "://" not in value
+    return isinstance(value, str) and not value.startswith(_LIBRARIES) and _SPEC.fullmatch(value) is not None
 
 
 def absolute_spec(spec: str, base: Path) -> str:

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
-import torch
 
 from raytricks.data.splits import ArrayImages, DatasetImages
 from raytricks.errors import DataError
@@ -61,7 +60,7 @@ def pixels_of(image: Any, name: str) -> np.ndarray:
     """Return an image as (C, H, W) uint8, C 1 or 3."""
     if isinstance(image, Image.Image):
         image = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    elif isinstance(image, torch.Tensor):
+    elif hasattr(image, "cpu"):  # a tensor; torch is not imported for a data error
         image = image.cpu().numpy()
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__

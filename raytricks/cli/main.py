@@ -9,6 +9,7 @@ from raytricks.cli.arguments import OverrideList, Target, require_target, split_
 from raytricks.cli.check import check
 from raytricks.cli.data import data_app
 from raytricks.cli.jobs import jobs_app
+from raytricks.cli.parts import parts
 from raytricks.cli.submit import submit_and_follow
 from raytricks.cli.train import train
 from raytricks.cli.tune import tune
@@ -101,6 +102,9 @@ def config_schema() -> None:
     from raytricks.config import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
+
+
+app.command(epilog="Examples:  raytricks parts trick   |   raytricks parts check own_trick.py:SHARPEN")(parts)
 
 
 @app.command(epilog="Example:  raytricks models | grep efficientnet")

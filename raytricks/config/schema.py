@@ -14,12 +14,17 @@ from raytricks.config.hardware import CheckpointConfig, HardwareConfig, LoggingC
 from raytricks.config.part_sections import with_choice, with_tricks
 from raytricks.config.tuning import TuneConfig
 from raytricks.parts.part import Part
-from raytricks.parts.registry import BUILT_IN
+from raytricks.parts.registry import BUILT_IN, named, of_kind
 from raytricks.parts.section import Fraction, PositiveFloat, PositiveInt, Proportion, Section
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SMALL_RESNETS = ("resnet8", "resnet14", "resnet20")
 OWN_MODELS = SMALL_RESNETS + RESNETS
+
+if TYPE_CHECKING:
+    SourceName = str
+else:
+    SourceName = Literal[("auto", *(row.name for row in of_kind("source")))]
 
 Side = Annotated[int, Field(ge=4, le=1024)]
 
@@ -27,7 +32,7 @@ Side = Annotated[int, Field(ge=4, le=1024)]
 class DataConfig(Section):
     """Where the images come from and how they are prepared."""
 
-    source: Literal["auto", "digits", "fashion_mnist", "idx", "folder", "shards"] = "auto"
+    source: SourceName = "auto"
     """digits: embedded in scikit-learn. fashion_mnist: the IDX files of Debian's package, of
     `path`, or downloaded by torchvision. idx: a directory of the four IDX files. folder: class
     folders, or train/ + val/ of them. shards: what `raytricks data pack` wrote. auto: idx, folder
@@ -97,7 +102,8 @@ class DataConfig(Section):
             raise ValueError(f"train_size must be [first, last] with first <= last, got {list(self.train_size)}")
         if self.train_size_ramp[0] > self.train_size_ramp[1]:
             raise ValueError(f"train_size_ramp must be [start, end], rising, got {list(self.train_size_ramp)}")
-        if self.source in ("idx", "folder", "shards") and self.path is None:
+        row = named("source", self.source)
+        if row is not None and "path" in row.needs and self.path is None:
             raise ValueError(f"source {self.source} needs data.path, the directory that holds the images")
         return self
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.contents import ArrayContents, Contents, FileContents, ShardContents
-from raytricks.data.loading import FoundSplits, detect_source, find_splits
+from raytricks.data.loading import detect_source, find_splits
 from raytricks.data.shard_format import read_dataset
 from raytricks.data.sources import folder, table
 from raytricks.data.sources.shards import source_names
-from raytricks.data.splits import ArrayImages, ShardImages
+from raytricks.data.splits import ArrayImages, FoundSplits, ShardImages
 from raytricks.data.storage import expand_user, storage_at
 
 NAMED_SOURCES = ("digits", "fashion_mnist")

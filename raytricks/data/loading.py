@@ -1,32 +1,17 @@
-"""Find the data set that a config names, without decoding its images."""
+"""Find the data set that a config names, without decoding it; a kind of data is a row and a file in sources/."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.shard_format import holds_shards
-from raytricks.data.sources import digits, folder, idx, shards
 from raytricks.data.sources.dataset import class_names_of, dataset_images, labels_of
-from raytricks.data.splits import DatasetSplits, Split, hold_out
-from raytricks.data.storage import expand_user, storage_at
+from raytricks.data.splits import DatasetSplits, FoundSplits, Split, hold_out
 from raytricks.errors import DataError
 from raytricks.parts.hooks import wanted_arguments
+from raytricks.parts.part import Part
+from raytricks.parts.registry import named, of_kind
 
 DEFAULT_VAL_FRACTION = 0.2
-
-
-@dataclass(frozen=True)
-class FoundSplits:
-    """The splits that the data itself has; `evaluation` and `test` are None where it has none."""
-
-    name: str
-    class_names: tuple[str, ...]
-    train: Split
-    evaluation: Split | None = None
-    test: Split | None = None
-    notes: tuple[str, ...] = ()
 
 
 def find_data(config: DataConfig, seed: int) -> DatasetSplits:
@@ -43,38 +28,23 @@ def find_data(config: DataConfig, seed: int) -> DatasetSplits:
 
 def find_splits(config: DataConfig) -> FoundSplits:
     """Scan the data, holding nothing out; raises DataError when nothing is there, or it is unusable."""
-    if config.part is not None:
-        return _own_splits(config)
-    source = config.source
-    if source == "auto":
-        source = detect_source(config.path)
-    if source == "digits":
-        return FoundSplits("digits", digits.CLASS_NAMES, digits.load_digits_split())
-    if source == "shards":
-        packed = shards.load_shards(config.path or "")
-        return FoundSplits(packed.name, packed.class_names, packed.train, packed.evaluation, packed.test, packed.notes)
-    path = Path(config.path or "").expanduser()
-    if source == "folder":
-        found = folder.load_folder(path)
-        return FoundSplits(
-            path.resolve().name, found.class_names, found.train, found.evaluation, found.test, found.notes
-        )
-    if source == "fashion_mnist":
-        path = idx.find_fashion_mnist(config.path, config.download)
-    train, test = (idx.load_idx_split(path, split) for split in ("train", "t10k"))
-    _require_labels_in_range(train, test, path)
-    names = _idx_class_names(source, path, train)
-    return FoundSplits(path.resolve().name if source == "idx" else source, names, train, test=test)
-
-
-def _own_splits(config: DataConfig) -> FoundSplits:
-    """Open a source of the user's own: splits, or anything that `splits_of_dataset` takes."""
-    part = config.part
-    assert part is not None and part.hooks is not None and part.hooks.build is not None
-    build = part.hooks.build
+    row = config.part or named("source", config.source) or _row_that_holds(config.path)
+    assert row.hooks is not None and row.hooks.build is not None
     offered = {"config": config, "settings": config}
-    opened = build(**{name: offered[name] for name in wanted_arguments("build", build)})
-    return opened if isinstance(opened, FoundSplits) else splits_of_dataset(opened, part.title)
+    opened = row.hooks.build(**{name: offered[name] for name in wanted_arguments("build", row.hooks.build)})
+    return opened if isinstance(opened, FoundSplits) else splits_of_dataset(opened, row.title)
+
+
+def detect_source(path: str | None) -> str:
+    """Return the name of the source that a path holds, by its files."""
+    return _row_that_holds(path).name
+
+
+def _row_that_holds(path: str | None) -> Part:
+    if path is None:
+        raise DataError("data.path is not set and data.source is auto; name a directory, or set data.source=digits")
+    rows = [row for row in of_kind("source") if row.hooks is not None and row.hooks.holds is not None]
+    return next(row for row in rows if row.hooks is not None and row.hooks.holds is not None and row.hooks.holds(path))
 
 
 def splits_of_dataset(dataset: Any, name: str) -> FoundSplits:
@@ -101,34 +71,6 @@ def splits_of_dataset(dataset: Any, name: str) -> FoundSplits:
         for split, of_split in dataset.items()
     }
     return FoundSplits(name, names, splits["train"], splits.get("val"), splits.get("test"))
-
-
-def detect_source(path: str | None) -> Literal["idx", "folder", "shards"]:
-    """Return what a path holds, by its files."""
-    if path is None:
-        raise DataError("data.path is not set and data.source is auto; name a directory, or set data.source=digits")
-    if "://" in path or holds_shards(storage_at(expand_user(path))):
-        return "shards"  # nothing else is read from a URL
-    return "idx" if idx.holds_idx_files(Path(path).expanduser()) else "folder"
-
-
-def _idx_class_names(source: str, path: Path, train: Split) -> tuple[str, ...]:
-    num_classes = int(train.labels.max()) + 1
-    is_fashion = source == "fashion_mnist" or "fashion" in path.resolve().name.lower()
-    if is_fashion and num_classes <= len(idx.FASHION_MNIST_CLASSES):
-        return idx.FASHION_MNIST_CLASSES
-    return tuple(str(label) for label in range(num_classes))
-
-
-def _require_labels_in_range(train: Split, test: Split, path: Path) -> None:
-    num_classes = int(train.labels.max()) + 1
-    if num_classes < 2:
-        raise DataError(f"{path}: all training labels are 0; at least 2 classes are needed")
-    if int(test.labels.max()) >= num_classes:
-        raise DataError(
-            f"{path}: a test label is {test.labels.max()}, the training labels end at {num_classes - 1}; "
-            "the files do not belong together"
-        )
 
 
 def _splits(config: DataConfig, seed: int, found: FoundSplits) -> DatasetSplits:

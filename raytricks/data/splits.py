@@ -122,6 +122,18 @@ class Split:
 
 
 @dataclass(frozen=True)
+class FoundSplits:
+    """The splits that the data itself has; `evaluation` and `test` are None where it has none."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    evaluation: Split | None = None
+    test: Split | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class DatasetSplits:
     """A data set: what is trained on, what is evaluated each epoch, what is scored once.
 

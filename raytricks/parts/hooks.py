@@ -33,6 +33,7 @@ OFFERED: Mapping[str, tuple[str, ...]] = {
     "problems": ("settings", "channels", "num_workers", "device_type"),
     "build": ("settings", "groups", "lr", "num_classes", "in_channels", "image_size", "config"),
     "changed": ("optimizer",),
+    "holds": ("path",),
     "model": ("model", "num_workers", "settings"),
     "groups": ("groups", "model", "settings"),
     "reduction": ("ddp_model", "settings"),
@@ -83,6 +84,7 @@ class Hooks:
         problems: -> iterable of lines, each a reason why this configuration cannot run.
         build: -> torch.optim.Optimizer (groups, lr), nn.Module (num_classes, ...) or the data's splits (config).
         changed: the optimizer's settings were just set or have changed.
+        holds: whether a path or URL holds data of this kind, for `data.source: auto`; reads as little as it can.
         model: the fresh nn.Module -> the nn.Module to train; before weights to start from are loaded.
         groups: list of {"params", "weight_decay", ...} -> list; every trainable parameter stays in exactly one.
         reduction: registers a communication hook on the DistributedDataParallel, in place.
@@ -113,6 +115,7 @@ class Hooks:
     problems: Callable[..., Any] | None = None
     build: Callable[..., Any] | None = None
     changed: Callable[..., None] | None = None
+    holds: Callable[..., bool] | None = None
     model: Callable[..., Any] | None = None
     groups: Callable[..., Any] | None = None
     reduction: Callable[..., None] | None = None

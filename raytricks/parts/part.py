@@ -84,6 +84,7 @@ class Part:
         changes_images: it changes the images themselves, which a cached teacher must not be told of late.
         does: "weights", or what else where it leaves one worker's weights alone.
         has_own_row: the header shows it elsewhere.
+        needs: of a source, settings of `data` that must not be null.
         after: names of parts that come before it in every slot.
         conflicts: names of parts that cannot be on beside it.
         rules: the doctor's rules that are about it: names in raytricks.recipe.doctor_rules, or "module:function".
@@ -109,6 +110,7 @@ class Part:
     changes_images: bool = False
     does: Literal["weights", "communication", "measurement"] = "weights"
     has_own_row: bool = False
+    needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()

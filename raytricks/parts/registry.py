@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 
-from raytricks.parts import losses, metrics, optimizers, tricks
+from raytricks.parts import losses, metrics, optimizers, sources, tricks
 from raytricks.parts.part import Kind, Part
 
-BUILT_IN: tuple[Part, ...] = (*tricks.ROWS, *optimizers.ROWS, *losses.ROWS, *metrics.ROWS)
+BUILT_IN: tuple[Part, ...] = (
+    *tricks.ROWS,
+    *optimizers.ROWS,
+    *losses.ROWS,
+    *metrics.ROWS,
+    *sources.ROWS,
+)
 
 
 def of_kind(kind: Kind, rows: Iterable[Part] = BUILT_IN) -> tuple[Part, ...]:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from raytricks.data.splits import ArrayImages, Split
+from raytricks.data.splits import ArrayImages, FoundSplits, Split
+from raytricks.parts.hooks import Hooks
 
 CLASS_NAMES = tuple("0123456789")
 _LARGEST_VALUE = 16  # the images hold 0..16
@@ -15,3 +16,11 @@ def load_digits_split() -> Split:
     images, labels = load_digits(return_X_y=True)
     pixels = np.rint(images.reshape(-1, 8, 8) * (255 / _LARGEST_VALUE)).astype(np.uint8)[:, None]
     return Split(np.asarray(labels, np.int64), ArrayImages(pixels), "the 1,797 digits")
+
+
+def open_splits() -> FoundSplits:
+    """Return the digits; none of them is held out yet."""
+    return FoundSplits("digits", CLASS_NAMES, load_digits_split())
+
+
+HOOKS = Hooks(build=open_splits)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from raytricks.config.schema import DataConfig
 from raytricks.data.image_header import IMAGE_SUFFIXES, read_header
-from raytricks.data.splits import FileImages, Split
+from raytricks.data.splits import FileImages, FoundSplits, Split
 from raytricks.errors import DataError
+from raytricks.parts.hooks import Hooks
 
 LAYOUT = "wanted: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg with DIR/val/CLASS/*.jpg"
 _EVALUATION_NAMES = ("val", "validation", "valid")
@@ -35,18 +37,7 @@ class FolderListing:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class FolderSplits:
-    """The splits a folder holds; `evaluation` and `test` are None where it has none."""
-
-    class_names: tuple[str, ...]
-    train: Split
-    evaluation: Split | None
-    test: Split | None
-    notes: tuple[str, ...]
-
-
-def load_folder(directory: Path) -> FolderSplits:
+def load_folder(directory: Path) -> FoundSplits:
     """Scan a data folder; reads each image's header, decodes nothing.
 
     Raises:
@@ -54,7 +45,13 @@ def load_folder(directory: Path) -> FolderSplits:
     """
     listing = list_folder(directory)
     splits = {name: Split(s.labels, read_headers(s.paths), s.origin) for name, s in listing.splits.items()}
-    return FolderSplits(listing.class_names, splits["train"], splits.get("val"), splits.get("test"), listing.notes)
+    name = directory.resolve().name
+    return FoundSplits(name, listing.class_names, splits["train"], splits.get("val"), splits.get("test"), listing.notes)
+
+
+def open_splits(config: DataConfig) -> FoundSplits:
+    """Scan the folder that data.path names."""
+    return load_folder(Path(config.path or "").expanduser())
 
 
 def list_folder(directory: Path) -> FolderListing:
@@ -177,3 +174,11 @@ def _notes(directory: Path, ignored: dict[str, int]) -> tuple[str, ...]:
         return ()
     listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
     return (f"{directory}: ignored files that are no supported images: {listed}",)
+
+
+def _holds(path: str) -> bool:
+    """What no other source recognises is taken for a folder, which says what is wrong with it."""
+    return True
+
+
+HOOKS = Hooks(build=open_splits, holds=_holds)

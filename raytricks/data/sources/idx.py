@@ -11,8 +11,10 @@ import zlib
 
 import numpy as np
 
-from raytricks.data.splits import ArrayImages, Split
+from raytricks.config.schema import DataConfig
+from raytricks.data.splits import ArrayImages, FoundSplits, Split
 from raytricks.errors import DataError
+from raytricks.parts.hooks import Hooks
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -88,3 +90,46 @@ def _read(path: Path, rank: int) -> np.ndarray:
     if len(content) - header != math.prod(shape) or 0 in shape:
         raise DataError(f"{path}: holds {len(content) - header} bytes, its header says {shape}; fetch it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def open_directory(config: DataConfig) -> FoundSplits:
+    """Read the four IDX files of data.path."""
+    path = Path(config.path or "").expanduser()
+    return _opened(path, path.resolve().name, is_fashion="fashion" in path.resolve().name.lower())
+
+
+def open_fashion_mnist(config: DataConfig) -> FoundSplits:
+    """Read Fashion-MNIST from data.path, from Debian's package or from torchvision's download."""
+    return _opened(find_fashion_mnist(config.path, config.download), "fashion_mnist", is_fashion=True)
+
+
+def _opened(path: Path, name: str, *, is_fashion: bool) -> FoundSplits:
+    train, test = (load_idx_split(path, split) for split in ("train", "t10k"))
+    _require_labels_in_range(train, test, path)
+    return FoundSplits(name, _class_names(path, train, is_fashion=is_fashion), train, test=test)
+
+
+def _class_names(path: Path, train: Split, *, is_fashion: bool) -> tuple[str, ...]:
+    num_classes = int(train.labels.max()) + 1
+    if is_fashion and num_classes <= len(FASHION_MNIST_CLASSES):
+        return FASHION_MNIST_CLASSES
+    return tuple(str(label) for label in range(num_classes))
+
+
+def _require_labels_in_range(train: Split, test: Split, path: Path) -> None:
+    num_classes = int(train.labels.max()) + 1
+    if num_classes < 2:
+        raise DataError(f"{path}: all training labels are 0; at least 2 classes are needed")
+    if int(test.labels.max()) >= num_classes:
+        raise DataError(
+            f"{path}: a test label is {test.labels.max()}, the training labels end at {num_classes - 1}; "
+            "the files do not belong together"
+        )
+
+
+def _holds(path: str) -> bool:
+    return "://" not in path and holds_idx_files(Path(path).expanduser())
+
+
+IDX = Hooks(build=open_directory, holds=_holds)
+FASHION_MNIST = Hooks(build=open_fashion_mnist)

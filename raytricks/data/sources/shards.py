@@ -1,30 +1,19 @@
 """Packed shards: what `raytricks data pack` wrote, on this machine or at a URL."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
-from raytricks.data.shard_format import SPLITS, Dataset, SplitEntry, read_dataset
+from raytricks.config.schema import DataConfig
+from raytricks.data.shard_format import SPLITS, Dataset, SplitEntry, holds_shards, read_dataset
 from raytricks.data.shard_reader import default_threads, read_index, require_size
-from raytricks.data.splits import ShardImages, Split
+from raytricks.data.splits import FoundSplits, ShardImages, Split
 from raytricks.data.storage import Storage, expand_user, storage_at
 from raytricks.errors import DataError
+from raytricks.parts.hooks import Hooks
 
 
-@dataclass(frozen=True)
-class ShardSplits:
-    """The splits of a packed data set; `evaluation` and `test` are None where it has none."""
-
-    name: str
-    class_names: tuple[str, ...]
-    train: Split
-    evaluation: Split | None
-    test: Split | None
-    notes: tuple[str, ...]
-
-
-def load_shards(root: str) -> ShardSplits:
+def load_shards(root: str) -> FoundSplits:
     """Open packed data: reads dataset.json and the indexes, no image.
 
     Args:
@@ -42,7 +31,7 @@ def load_shards(root: str) -> ShardSplits:
     notes = ()
     if dataset.skipped:
         notes = (f"{storage.root}: {len(dataset.skipped)} unreadable images were left out when it was packed",)
-    return ShardSplits(dataset.name, dataset.class_names, splits["train"], splits.get("val"), splits.get("test"), notes)
+    return FoundSplits(dataset.name, dataset.class_names, splits["train"], splits.get("val"), splits.get("test"), notes)
 
 
 def source_names(root: str, entry: SplitEntry) -> tuple[str, ...]:
@@ -79,3 +68,15 @@ def _open_split(storage: Storage, dataset: Dataset, entry: SplitEntry) -> Split:
         is_grayscale=entry.is_grayscale,
     )
     return Split(labels, images, entry.origin)
+
+
+def open_splits(config: DataConfig) -> FoundSplits:
+    """Open the packed data that data.path names."""
+    return load_shards(config.path or "")
+
+
+def _holds(path: str) -> bool:
+    return "://" in path or holds_shards(storage_at(expand_user(path)))  # nothing else is read from a URL
+
+
+HOOKS = Hooks(build=open_splits, holds=_holds)

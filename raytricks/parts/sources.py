@@ -1,0 +1,30 @@
+"""The data sources: one row each. `data.source` chooses; `auto` takes the first that recognises `data.path`."""
+
+from raytricks.parts.part import Part
+
+
+def _source(name: str, title: str, code: str, formula: str, *, needs: tuple[str, ...] = ("path",)) -> Part:
+    return Part(
+        kind="source", name=name, title=title, source="-", formula=formula, measured="-", code=code, needs=needs
+    )
+
+
+ROWS: tuple[Part, ...] = (
+    _source(
+        "digits",
+        "digits",
+        "raytricks.data.sources.digits:HOOKS",
+        "1,797 handwritten digits of 8 x 8 pixels, embedded in scikit-learn",
+        needs=(),
+    ),
+    _source(
+        "fashion_mnist",
+        "Fashion-MNIST",
+        "raytricks.data.sources.idx:FASHION_MNIST",
+        "IDX files of `data.path`, of Debian's package, or downloaded by torchvision",
+        needs=(),
+    ),
+    _source("shards", "packed shards", "raytricks.data.sources.shards:HOOKS", "what `raytricks data pack` wrote"),
+    _source("idx", "IDX files", "raytricks.data.sources.idx:IDX", "a directory of the four files of an MNIST-like set"),
+    _source("folder", "folder", "raytricks.data.sources.folder:HOOKS", "class folders, or train/ and val/ of them"),
+)

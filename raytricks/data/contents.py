@@ -1,6 +1,7 @@
 """The encoded images of a split, whatever they are kept in: named, read and sized one at a time."""
 
 from dataclasses import dataclass, field
+import hashlib
 import io
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from raytricks.data.shard_reader import ShardReader
-from raytricks.data.splits import ShardImages
+from raytricks.data.splits import DatasetImages, ShardImages
 from raytricks.errors import DataError
 
 
@@ -97,6 +98,32 @@ class ArrayContents:
 
     def state(self, index: int) -> str:
         return self.pixels[index].tobytes().hex()
+
+
+@dataclass(frozen=True)
+class EncodedContents:
+    """Encoded images of a split that are in memory."""
+
+    images: DatasetImages
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.images.encoded)
+
+    def name(self, index: int) -> str:
+        return f"{self.split}/{index}"
+
+    def place(self, index: int) -> str:
+        return f"{self.images.name}: image {index}"
+
+    def read(self, index: int) -> bytes:
+        return self.images.encoded[index]
+
+    def num_bytes(self, index: int) -> int:
+        return len(self.images.encoded[index])
+
+    def state(self, index: int) -> str:
+        return hashlib.sha256(self.images.encoded[index]).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.contents import ArrayContents, Contents, FileContents, ShardContents
+from raytricks.data.contents import ArrayContents, Contents, EncodedContents, FileContents, ShardContents
 from raytricks.data.loading import detect_source, find_splits
 from raytricks.data.shard_format import read_dataset
 from raytricks.data.sources import folder, table
 from raytricks.data.sources.shards import source_names
-from raytricks.data.splits import ArrayImages, FoundSplits, ShardImages
+from raytricks.data.splits import ArrayImages, DatasetImages, FoundSplits, ShardImages
 from raytricks.data.storage import expand_user, storage_at
 
 NAMED_SOURCES = ("digits", "fashion_mnist")
@@ -111,6 +111,8 @@ def _listing(found: FoundSplits, kind: str, place: str) -> Listing:
             contents: Contents = ShardContents(
                 split.images, source_names(root, read_dataset(storage_at(root)).splits[name])
             )
+        elif isinstance(split.images, DatasetImages):
+            contents = EncodedContents(split.images, name)
         else:
             assert isinstance(split.images, ArrayImages)
             contents = ArrayContents(split.images.pixels, name)

@@ -1,12 +1,12 @@
 """Any `torch.utils.data.Dataset` of (image, label): a PIL image, or uint8 as (C, H, W), (H, W, C) or (H, W)."""
 
 from collections.abc import Sequence
-import io
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from raytricks.data.contents import encode_png
 from raytricks.data.splits import ArrayImages, DatasetImages
 from raytricks.errors import DataError
 
@@ -52,7 +52,7 @@ def dataset_images(dataset: MapDataset, name: str) -> ArrayImages | DatasetImage
     if len({image.shape for image in pixels}) == 1:
         return ArrayImages(np.stack(pixels))
     heights, widths = (np.array([image.shape[axis] for image in pixels]) for axis in (1, 2))
-    encoded = tuple(_as_png(image) for image in pixels)
+    encoded = tuple(encode_png(image) for image in pixels)
     return DatasetImages(encoded, name, heights, widths, all(image.shape[0] == 1 for image in pixels))
 
 
@@ -82,15 +82,6 @@ def _item(dataset: MapDataset, index: int, name: str) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise DataError(f"{name}: item {index} is a {type(item).__name__}, not (image, label)")
     return item[0], item[1]
-
-
-def _as_png(pixels: np.ndarray) -> bytes:
-    """Encode losslessly and fast; the stores keep images of several sizes encoded."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)).save(
-        buffer, "PNG", compress_level=1
-    )
-    return buffer.getvalue()
 
 
 def _shown(labels: Any) -> str:

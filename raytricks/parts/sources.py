@@ -26,5 +26,11 @@ ROWS: tuple[Part, ...] = (
     ),
     _source("shards", "packed shards", "raytricks.data.sources.shards:HOOKS", "what `raytricks data pack` wrote"),
     _source("idx", "IDX files", "raytricks.data.sources.idx:IDX", "a directory of the four files of an MNIST-like set"),
+    _source(
+        "parquet",
+        "Parquet of encoded images",
+        "raytricks.data.sources.parquet:HOOKS",
+        "columns image (bytes, or a struct of them) and label; train-*, validation-*, test-*.parquet, or one file",
+    ),
     _source("folder", "folder", "raytricks.data.sources.folder:HOOKS", "class folders, or train/ and val/ of them"),
 )

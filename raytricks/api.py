@@ -11,6 +11,7 @@ from raytricks.errors import ConfigError
 from raytricks.parts.bring import spec_of
 from raytricks.plan import RESUME_AUTO, Overrides, plan_run, with_override
 from raytricks.recipe.doctor import refuse
+from raytricks.report.progress import Reporter
 
 if TYPE_CHECKING:
     from raytricks.recipe.doctor import Finding
@@ -73,9 +74,8 @@ def train(
             f"--resume {resume} takes its config from the run; leave {target} out, or write --resume auto to go on "
             "with the run that the command names"
         )
-    plan = plan_run(target, overrides) if resume in (None, RESUME_AUTO) else None
+    plan = plan_run(target, overrides, accept_changed) if resume in (None, RESUME_AUTO) else None
     from raytricks import run  # the seam: torch, after the config is known to be valid
-    from raytricks.report.progress import Reporter
 
     reporter, run_dir = reporter or Reporter("quiet"), None
     for callback in callbacks:

@@ -6,12 +6,13 @@
 torch is imported no earlier than a valid config has been seen; `raytricks.run` carries a plan out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raytricks.config import ExperimentConfig, LoadedConfig, load_config
+from raytricks.data.loading import find_data
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError
 from raytricks.recipe.dataset_stats import DatasetStats, stats_of
@@ -55,13 +56,14 @@ class Plan:
         return self.phases[0].recipe
 
 
-def plan_run(target: str | Path | None = None, overrides: Overrides = ()) -> Plan:
+def plan_run(target: str | Path | None = None, overrides: Overrides = (), accept_changed: Collection[str] = ()) -> Plan:
     """Load a config, scan its data and resolve the recipe.
 
     Args:
         target: a config file, or a directory of images, for which a recipe is chosen; None for
             overrides alone.
         overrides: `recipe.epochs=3` strings, or a mapping of dotted keys.
+        accept_changed: of a run's config, names of parts of the user's own whose code may have changed since.
 
     Raises:
         ConfigError: every problem of the config at once.
@@ -70,7 +72,7 @@ def plan_run(target: str | Path | None = None, overrides: Overrides = ()) -> Pla
     if target is not None and Path(target).expanduser().is_dir():
         _refuse_run_directory(Path(target).expanduser())
         return _plan_directory(Path(target), overrides)
-    loaded = load_config(target, overrides)
+    loaded = load_config(target, overrides, accept_changed=accept_changed)
     return _plan(loaded, _find_data(loaded.config))
 
 
@@ -101,8 +103,6 @@ def _plan_directory(directory: Path, overrides: Overrides) -> Plan:
 
 
 def _find_data(config: ExperimentConfig) -> DatasetSplits:
-    from raytricks.data.loading import find_data  # the seam: imports torch, which a config error does not need
-
     return find_data(config.data, config.seed)
 
 

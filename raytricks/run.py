@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from raytricks.cluster.driver import clean_up, train_on_ray
 from raytricks.config import ExperimentConfig
 from raytricks.config.run_code import keep_code, require_same_code
 from raytricks.data.jpeg import require_decoder
@@ -146,7 +147,7 @@ def find_run(plan: Plan, accept_changed: Collection[str] = ()) -> Path | None:
         run_directory.remove_unbegun_run(run_dir)
     if not run_dir.exists():
         return None
-    run_directory.require_same_recipe(run_dir, run_directory.with_absolute_paths(plan.config))
+    run_directory.require_same_recipe(run_dir, run_directory.with_absolute_paths(plan.config), accept_changed)
     require_same_code(run_dir, plan.config.brought, accept_changed)
     run_directory.require_same_data(run_dir, plan.splits)
     return run_dir
@@ -171,8 +172,6 @@ def result_of_finished(run_dir: Path) -> RunResult | None:
     """Return the result of a run that has nothing left to do; None of one that has."""
     if not run_directory.is_finished(run_dir):
         return None
-    from raytricks.cluster.driver import clean_up  # ray; workers may have finished after their driver was killed
-
     clean_up(run_dir)
     return RunResult(run_dir, read_records(run_dir / METRICS_FILE))
 
@@ -257,8 +256,6 @@ def _open(run_dir: Path, plan: Plan, inspection: Inspection, *, is_resumed: bool
 
 
 def _train_on_ray(job: TrainingJob, plan: Plan, inspection: Inspection, reporter: Reporter, stop: StopSignals) -> None:
-    from raytricks.cluster.driver import train_on_ray  # the seam: imports ray, seconds that one process does not need
-
     def begin() -> None:
         stop.install()
         reporter.start(epoch_ends(plan.phases))

@@ -1,9 +1,9 @@
 """The Python API of jobs: run a command on a Ray cluster, which `raytricks submit` calls too."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from raytricks.cli.command_line import parse_command
 from raytricks.cluster.jobs.job import Job
 from raytricks.cluster.jobs.submission import submit_command
 
@@ -17,7 +17,7 @@ def submit(
     pip: bool = False,
     max_upload_mib: int = 100,
     check: bool = True,
-    say: Any = lambda line: None,
+    say: Callable[[str], None] | None = None,
 ) -> Job:
     """Start a command on a Ray cluster, in a copy of a directory.
 
@@ -29,7 +29,7 @@ def submit(
         pip: have what raytricks needs installed on the nodes.
         max_upload_mib: largest size of the files that travel, MiB, at most 511.
         check: refuse absolute paths that the cluster does not see.
-        say: called with each line for the user.
+        say: called with each line for the user; None: says nothing.
 
     Returns:
         The job, which has been started: `id`, `run_dir`, `status()`, `logs()`, `wait()`, `stop()`.
@@ -39,8 +39,6 @@ def submit(
         DataError: its data would not be found.
         ClusterError: the cluster does not answer, or does not take the job.
     """
-    from raytricks.cli.command_line import parse_command  # a command line, which typer takes apart
-
     return submit_command(
         parse_command(command, Path(working_dir).expanduser()),
         address=address,
@@ -49,5 +47,5 @@ def submit(
         pip=pip,
         max_upload_mib=max_upload_mib,
         check=check,
-        say=say,
+        say=say or (lambda line: None),
     )

@@ -29,6 +29,7 @@ from raytricks.data.batches import TrainBatch, TrainBatches
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.data.store import UniformStore
 from raytricks.parts.bring import absolute_spec, bring_row
+from raytricks.parts.hooks import wanted_arguments
 from raytricks.parts.part import CHOSEN_BY, Part
 from raytricks.parts.registry import BUILT_IN
 from raytricks.recipe.chain import Chain, image_chain
@@ -75,7 +76,9 @@ def check_part(part: Part | str, expected_failures: Mapping[str, str] | None = N
     """
     row = part if isinstance(part, Part) else bring_row("part_under_test", absolute_spec(part, Path.cwd()))
     expected = expected_failures or {}
-    bench, made, problems = _Bench(row), [], []
+    bench = _Bench(row)
+    made: list[str] = []
+    problems: list[str] = []
     for check in _CHECKS:
         if not check.suits(row):
             continue
@@ -424,8 +427,6 @@ def _default_settings(row: Part) -> Any:
 
 
 def _called(slot: str, function: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
-    from raytricks.parts.hooks import wanted_arguments
-
     return function(**{name: offered[name] for name in wanted_arguments(slot, function)})
 
 

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from raytricks.errors import ConfigError, RaytricksError
-from raytricks.parts.part import KINDS
 from raytricks.suggest import did_you_mean
 
 _CHECK = "check"
@@ -13,7 +12,7 @@ _CHECK = "check"
 
 def parts(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND|check]", help=f"One of {', '.join(KINDS)}; or check.")
+        str | None, typer.Argument(metavar="[KIND|check]", help="A kind, such as trick or optimizer; or check.")
     ] = None,
     path: Annotated[
         str | None, typer.Argument(metavar="[PART]", help="With check: FILE.py:NAME or package.module:NAME.")
@@ -24,10 +23,12 @@ def parts(
     if kind == _CHECK:
         _check(path)
         return
+    from raytricks.parts.part import KINDS  # pydantic, which --help does not need
+    from raytricks.parts.registry import BUILT_IN
+
     if kind is not None and kind not in KINDS:
         hint = did_you_mean(kind, [*KINDS, _CHECK]) or ";"
         raise ConfigError(f"parts: unknown kind {kind!r}{hint} there are {', '.join(KINDS)}")
-    from raytricks.parts.registry import BUILT_IN
     from raytricks.report.parts_table import markdown_table, part_lines
 
     rows = [row for row in BUILT_IN if kind in (None, row.kind)]

@@ -6,8 +6,14 @@ import socket
 import time
 from typing import Any
 
+from raytricks.cluster.pace import Pace
+from raytricks.cluster.preemption import preempted_nodes
+from raytricks.cluster.requests import Requests
 from raytricks.config.schemas import config_of
+from raytricks.errors import InterruptedRun, RaytricksError
 from raytricks.parts.bring import take_files
+from raytricks.training.allocator import keep_freed_memory
+from raytricks.training.fencing import require_visible
 from raytricks.training.signals import LEAVE
 
 _TELL_WAIT_S = 2.0
@@ -28,9 +34,6 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
         WorkerFailure: for the driver.
     """
     from raytricks.cluster.failures import WorkerFailure
-    from raytricks.cluster.preemption import preempted_nodes
-    from raytricks.cluster.requests import Requests
-    from raytricks.errors import InterruptedRun, RaytricksError
 
     worker = _this_worker(assignment["cpus_per_worker"])
     requests = Requests(Path(assignment["run_dir"]))
@@ -63,7 +66,6 @@ def _this_worker(cpus: int):
     from ray.train.torch import get_device
     import torch
 
-    from raytricks.training.allocator import keep_freed_memory
     from raytricks.training.worker import Worker
 
     keep_freed_memory()
@@ -79,8 +81,6 @@ def _train(assignment: dict[str, Any], worker, asked) -> bool:
     import ray
     from ray import train
 
-    from raytricks.cluster.pace import Pace
-    from raytricks.training.fencing import require_visible
     from raytricks.training.loop import TrainingJob, run_epochs
 
     run_dir = Path(assignment["run_dir"])

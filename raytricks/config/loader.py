@@ -4,7 +4,7 @@ A value set later wins: schema < `defaults` (a preset chosen from the data) < fi
 Every key remembers who set it, and all that is wrong is reported at once, one line each.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,7 @@ def load_config(
     overrides: Sequence[str] | Mapping[str, object] = (),
     defaults: Mapping[str, object] | None = None,
     defaults_source: str = DEFAULT,
+    accept_changed: Collection[str] = (),
 ) -> LoadedConfig:
     """Load and check a configuration.
 
@@ -72,6 +73,7 @@ def load_config(
         overrides: `recipe.epochs=3` strings, or a mapping of dotted or nested keys.
         defaults: values of lower priority than the file; dotted or nested keys.
         defaults_source: what `sources` and messages call them.
+        accept_changed: of a run's config, names of parts of the user's own whose code may have changed since.
 
     Raises:
         ConfigError: every problem of the file and the overrides, one line each.
@@ -81,7 +83,8 @@ def load_config(
     if isinstance(overrides, str):
         overrides = [overrides]
     values = {} if content is None else content.values
-    named = _named_parts(path, defaults or {}, values, {} if content is None else content.lines, overrides)
+    lines_of = {} if content is None else content.lines
+    named = _named_parts(path, defaults or {}, values, lines_of, overrides, accept_changed)
     draft = _Draft(schema_for(named.chosen, named.rows), [*problems, *named.problems], path)
     draft.add_mapping(defaults or {}, defaults_source)
     if content is not None:
@@ -101,6 +104,7 @@ def _named_parts(
     content: Mapping[str, object],
     lines: Mapping[str, int],
     overrides: Sequence[str] | Mapping[str, object],
+    accept_changed: Collection[str],
 ) -> NamedParts:
     """Find which parts are named, by the layer that counts, and import those of the user's own.
 
@@ -112,7 +116,7 @@ def _named_parts(
     given = leaves(overrides) if is_mapping else _argument_leaves(overrides)
     of_file = [Entry(key, value, f"{path}:{lines[key]}", Path(path or ".").parent) for key, value in content.items()]
     if path is not None and (specs := names_code(of_file)):
-        require_trusted(Path(path), specs)
+        require_trusted(Path(path), specs, accept_changed)
     return find_parts(
         [
             *(Entry(key, value, DEFAULT, here) for key, value in leaves(defaults)),

@@ -14,7 +14,7 @@ import shlex
 from raytricks.config.part_sections import with_own
 from raytricks.config.schema import ModelConfig
 from raytricks.errors import ConfigError
-from raytricks.parts.bring import Brought, bring_callable, bring_row, describe, files_of, take_files
+from raytricks.parts.bring import Brought, bring_callable, bring_row, describe, files_of, fingerprinted, take_files
 from raytricks.parts.part import Part
 from raytricks.parts.trust import are_trusted, trust
 
@@ -42,23 +42,47 @@ def parts_of_run(run_dir: Path) -> list[Brought]:
         return []
 
 
-def require_trusted(config_file: Path, specs: Sequence[str]) -> None:
+def require_trusted(config_file: Path, specs: Sequence[str], accepted: Collection[str] = ()) -> None:
     """Refuse to import what a run's config.yaml names, unless this user has started the run or trusts it.
 
+    What counts is the file that would be imported, not what the run says of it.
+
+    Args:
+        accepted: names of parts of a trusted run that may have changed since.
+
     Raises:
-        ConfigError: one line with the remedy; nothing was imported.
+        ConfigError: a line for each part, with the remedy; nothing was imported.
     """
     run_dir = config_file.parent
     if not (run_dir / RUN_FILE).is_file():
         return  # a config of the user's own, named by the user's own command
     recorded = {part.spec: part for part in parts_of_run(run_dir)}
-    parts = [recorded.get(spec) or Brought("", "", spec) for spec in specs]
-    if not are_trusted(parts):
-        names = ", ".join(sorted({part.short_name for part in parts}))
-        raise ConfigError(
-            f"{config_file}: names code ({names}), which runs only once it is trusted; read it, then "
-            f"`raytricks trust {shlex.quote(str(run_dir))}`"
-        )
+    problems: list[str] = []
+    for spec in specs:
+        before = recorded.get(spec) or Brought(spec, "", spec)
+        now = fingerprinted(before)
+        if now is None or are_trusted([now]):
+            continue  # where it is gone, the loader says so
+        if not are_trusted([before]):
+            problems.append(
+                f"{config_file}: names code ({before.short_name}), which runs only once it is trusted; read it, then "
+                f"`raytricks trust {shlex.quote(str(run_dir))}`"
+            )
+        elif not {before.name, before.name.rpartition(":")[2]} & set(accepted):
+            problems.append(_changed(run_dir, before, now))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _changed(run_dir: Path, before: Brought | None, now: Brought | None) -> str:
+    if before is None or now is None:
+        change = "is new" if before is None else "is missing"
+    else:
+        change = f"changed ({before.fingerprint[:12]} -> {now.fingerprint[:12]})"
+    part = now or before
+    assert part is not None
+    key = part.name if ":" not in part.name else part.name.rpartition(":")[2]
+    return f"--resume {run_dir}: {part.short_name} {change}; restore it or --accept-changed {key}"
 
 
 def model_section(metadata: Mapping[str, str], model_file: Path, *, trust_code: bool) -> type[ModelConfig]:
@@ -107,19 +131,12 @@ def require_same_code(run_dir: Path, rows: Iterable[Part], accepted: Collection[
     """
     before = {part.name: part for part in parts_of_run(run_dir)}
     now = {part.name: part for part in describe(rows)}
-    problems = []
+    problems: list[str] = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
-        if (old and new and old.fingerprint == new.fingerprint) or name in accepted:
-            continue
-        if old is None or new is None:
-            change = "is new" if old is None else "is missing"
-        else:
-            change = f"changed ({old.fingerprint[:4]} -> {new.fingerprint[:4]})"
-        part = new or old
-        assert part is not None
-        key = name if ":" not in name else name.rpartition(":")[2]
-        problems.append(f"--resume {run_dir}: {part.short_name} {change}; restore it or --accept-changed {key}")
+        is_same = old is not None and new is not None and old.fingerprint == new.fingerprint
+        if not is_same and not {name, name.rpartition(":")[2]} & set(accepted):
+            problems.append(_changed(run_dir, old, new))
     if problems:
         raise ConfigError(problems)
 

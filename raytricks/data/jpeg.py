@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
+import simplejpeg
 import torch
 from torch import Tensor
 import torchvision  # noqa: F401 (its import registers torch.ops.image)
@@ -85,8 +86,6 @@ def _decode_with_torchvision(content: bytes | memoryview, channels: int) -> Tens
 def _decode_with_simplejpeg(
     content: bytes | memoryview, size: tuple[int, int], channels: int, reduction: int
 ) -> Tensor:
-    import simplejpeg
-
     width, height = (-(-side // reduction) for side in size)
     colours = "GRAY" if channels == 1 else "RGB"
     pixels = simplejpeg.decode_jpeg(content, colours, min_height=height, min_width=width, min_factor=reduction)

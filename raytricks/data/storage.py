@@ -11,6 +11,8 @@ import mmap
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from raytricks.errors import DataError
 
 _ARROW_SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
@@ -99,8 +101,6 @@ class FsspecStorage(Storage):
     """Any other URL."""
 
     def __init__(self, root: str) -> None:
-        import fsspec
-
         super().__init__(root)
         with _naming(root):
             self._filesystem, self._directory = fsspec.core.url_to_fs(self.root)

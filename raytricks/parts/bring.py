@@ -75,6 +75,8 @@ def is_spec(value: object) -> bool:
 def absolute_spec(spec: str, base: Path) -> str:
     """Return a spec that means the same from any directory."""
     place, _, name = spec.rpartition(":")
+    if not place:
+        return _entry_points().get(spec, spec)
     return f"{(base / Path(place).expanduser()).resolve()}:{name}" if place.endswith(".py") else spec
 
 
@@ -82,12 +84,15 @@ def bring_row(key: str, spec: str) -> Part:
     """Return the row that `parts: {key: spec}` names, under that key.
 
     Args:
-        spec: absolute; or the name of an entry point.
+        spec: absolute.
 
     Raises:
         ConfigError: one line, without its place: what is missing or wrong, and the remedy.
     """
-    found = _load(_of_entry_point(spec))
+    if ":" not in spec:
+        hint = did_you_mean(spec, _entry_points()) or ";"
+        raise ConfigError(f"no installed package has {spec!r} in {ENTRY_POINTS}{hint} or write FILE.py:NAME")
+    found = _load(spec)
     if not isinstance(found, Part):
         raise ConfigError(
             f"{spec.rpartition(':')[2]} is a {type(found).__name__}, not a Part; name it directly, such as "
@@ -133,11 +138,22 @@ def hand_over(spec: str, value: Any) -> None:
 
 def describe(rows: Iterable[Part]) -> tuple[Brought, ...]:
     """Return what a run must know of the rows that are not raytricks' own."""
-    described = []
+    described: list[Brought] = []
     for row in rows:
         version = _version(row.origin.partition(":")[0].partition(".")[0]) if row.sha256 is None else None
         described.append(Brought(row.name, row.kind, row.origin, row.sha256, version))
     return tuple(described)
+
+
+def fingerprinted(part: Brought) -> Brought | None:
+    """Return a part as it is on this machine now, importing nothing; None where it is not there."""
+    place = part.spec.rpartition(":")[0]
+    if not place.endswith(".py"):
+        return replace(part, sha256=None, version=_version(place.partition(".")[0]))
+    try:
+        return replace(part, sha256=hashlib.sha256(_content(place)).hexdigest(), version=None)
+    except ConfigError:
+        return None
 
 
 def files_of(rows: Iterable[Part]) -> dict[str, bytes]:
@@ -150,14 +166,9 @@ def take_files(files: Mapping[str, bytes]) -> None:
     _given.update(files)
 
 
-def _of_entry_point(spec: str) -> str:
-    if ":" in spec:
-        return spec
-    points = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
-    if spec not in points:
-        hint = did_you_mean(spec, points) or ";"
-        raise ConfigError(f"no installed package has {spec!r} in {ENTRY_POINTS}{hint} or write FILE.py:NAME")
-    return points[spec]
+def _entry_points() -> dict[str, str]:
+    """Return what installed packages offer, name -> module:NAME; imports none of them."""
+    return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def _load(spec: str) -> Any:

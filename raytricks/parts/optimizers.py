@@ -3,13 +3,14 @@
 `weight_decay` belongs to the section itself, since the parameter groups are made before the optimizer.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, model_validator
 
 from raytricks.parts.part import Part, Usual
 from raytricks.parts.section import Fraction, PositiveFloat, Section
 
+Chosen = TypeVar("Chosen", bound=Section)
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -59,11 +60,12 @@ class AdamwConfig(Section):
     """Added to the root of the squared average."""
 
 
-def _require_decay(config):
+def _require_decay(config: Chosen) -> Chosen:
     """Refuse to scale the layers that decay where none does; the decay is a setting of the whole section."""
     if getattr(config, "weight_decay", None) == 0:
+        name: str = getattr(config, "name", "it")
         raise ValueError(
-            f"{config.name} scales the layers that decay, got weight_decay 0, which leaves none; set weight_decay > 0 "
+            f"{name} scales the layers that decay, got weight_decay 0, which leaves none; set weight_decay > 0 "
             "or name=sgd"
         )
     return config

@@ -102,9 +102,9 @@ class Part:
     file: str = ""
     settings: type[Section] | Setting | None = None
     at: str = ""
-    on: Values = field(default_factory=dict)
-    off: Values = field(default_factory=dict)
-    dormant: Values = field(default_factory=dict)
+    on: Values = field(default_factory=dict[str, object])
+    off: Values = field(default_factory=dict[str, object])
+    dormant: Values = field(default_factory=dict[str, object])
     shown: str | None = None
     changeable: tuple[str, ...] = ()
     changes_images: bool = False
@@ -114,7 +114,7 @@ class Part:
     after: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
-    usual: Mapping[str, Usual] = field(default_factory=dict)
+    usual: Mapping[str, Usual] = field(default_factory=dict[str, Usual])
     origin: str = "raytricks"
     """Where the row is from: raytricks, a file, a distribution."""
     sha256: str | None = None

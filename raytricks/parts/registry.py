@@ -30,7 +30,8 @@ def in_order(rows: Sequence[Part]) -> tuple[Part, ...]:
     Raises:
         ValueError: they ask to come after one another.
     """
-    waiting, placed = list(rows), []
+    waiting: list[Part] = list(rows)
+    placed: list[Part] = []
     while waiting:
         names = {row.name for row in waiting}
         ready = next((row for row in waiting if not names & set(row.after) - {row.name}), None)

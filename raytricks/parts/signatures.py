@@ -80,8 +80,9 @@ def _annotation(hint: Any, default: Any) -> Any:
         return hint
     if isinstance(default, _SIMPLE):
         return type(default)
-    if isinstance(default, tuple | list) and default and all(isinstance(item, _SIMPLE) for item in default):
-        return tuple[tuple(type(item) for item in default)]  # type: ignore[misc]
+    items: list[Any] = list(default) if isinstance(default, tuple | list) else []  # pyright: ignore
+    if items and all(isinstance(item, _SIMPLE) for item in items):
+        return tuple[tuple(type(item) for item in items)]  # type: ignore[misc]
     return None
 
 

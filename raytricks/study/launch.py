@@ -7,16 +7,31 @@ import shutil
 import time
 from typing import Any
 
+from raytricks.cluster.session import ray_session
+from raytricks.cluster.tune.driver import check_search, run_trials
 from raytricks.config import ExperimentConfig
 from raytricks.config.run_code import keep_code
+from raytricks.data.prepared import prepare_data
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial, RaytricksError
 from raytricks.plan import RESUME_AUTO, Overrides, Plan, plan_of, plan_run
 from raytricks.report.progress import Reporter
+from raytricks.report.study_header import outcome_lines, study_header_lines
+from raytricks.report.study_progress import Facts, StudyProgress
 from raytricks.run import device_type_of
 from raytricks.study.results import Study, read_result, write_study
+from raytricks.training import run_directory
+from raytricks.training.run_directory import named_run_directory, remove_unbegun_run, with_absolute_paths
+from raytricks.training.signals import StopSignals
+from raytricks.training.trackers import require_trackers
+from raytricks.tuning import study_directory
 from raytricks.tuning.outcome import Certificate, StudyResult
-from raytricks.tuning.trial_params import three_knobs
+from raytricks.tuning.rungs import rungs
+from raytricks.tuning.selection import retraining_splits, selection_splits
+from raytricks.tuning.study_directory import RETRAIN, TRIALS, is_study, open_study, require_same_study
+from raytricks.tuning.study_task import StudyTask
+from raytricks.tuning.trial_files import epoch_records, read_outcomes, read_state, trial_directory
+from raytricks.tuning.trial_params import draw_points, three_knobs
 
 Point = dict[str, Any]
 
@@ -42,8 +57,6 @@ def open_launch(
         if resume == RESUME_AUTO:
             launch.go_on_if_begun()
         return launch
-    from raytricks.tuning.study_directory import open_study
-
     if target is not None:
         raise ConfigError(
             f"--resume {resume} takes its config from the study; leave {target} out, or write --resume auto to go on "
@@ -62,12 +75,6 @@ class StudyLaunch:
     """
 
     def __init__(self, plan: Plan, reporter: Reporter, study_dir: Path | None) -> None:
-        from raytricks.cluster.tune.driver import check_search
-        from raytricks.training.run_directory import with_absolute_paths
-        from raytricks.training.trackers import require_trackers
-        from raytricks.tuning.selection import retraining_splits, selection_splits
-        from raytricks.tuning.trial_params import draw_points
-
         require_trackers(plan.config.logging)
         check_search(plan.config)
         self.plan, self.reporter, self.study_dir = plan, reporter, study_dir
@@ -87,9 +94,6 @@ class StudyLaunch:
         Raises:
             ConfigError: no name is set, or the study there is another one.
         """
-        from raytricks.training.run_directory import named_run_directory, remove_unbegun_run
-        from raytricks.tuning.study_directory import is_study, require_same_study
-
         study_dir = named_run_directory(self.config)
         if study_dir.exists() and not is_study(study_dir):
             remove_unbegun_run(study_dir)
@@ -106,10 +110,6 @@ class StudyLaunch:
             NoGoodTrial: no trial finished.
             InterruptedRun: a signal; what was found so far is written.
         """
-        from raytricks.cluster.session import ray_session
-        from raytricks.training.signals import StopSignals
-        from raytricks.tuning.study_directory import TRIALS
-
         started_s = time.monotonic()
         study_dir, started_at = self._open_directory()
         try:
@@ -144,9 +144,6 @@ class StudyLaunch:
     # -- pieces ----------------------------------------------------------------------------
 
     def _open_directory(self) -> tuple[Path, float]:
-        from raytricks.training import run_directory
-        from raytricks.tuning import study_directory
-
         if self.study_dir is None:
             self.study_dir = study_directory.create_study_directory(self.config, self.plan.stats.name)
         else:
@@ -173,9 +170,6 @@ class StudyLaunch:
         }
 
     def _show_header(self) -> None:
-        from raytricks.report.study_header import study_header_lines
-        from raytricks.tuning.rungs import rungs
-
         lines = study_header_lines(
             self.config,
             self.selection,
@@ -188,8 +182,6 @@ class StudyLaunch:
             self.reporter.line(line)
 
     def _search(self, study_dir: Path, started_at: float, resources, stop) -> None:
-        from raytricks.tuning.study_directory import TRIALS
-
         budget = self.config.tune.budget_minutes
         self._run_trials(
             study_dir / TRIALS,
@@ -216,12 +208,6 @@ class StudyLaunch:
         deadline: float | None = None,
         name: str = "trial",
     ) -> None:
-        from raytricks.cluster.tune.driver import run_trials
-        from raytricks.data.prepared import prepare_data
-        from raytricks.report.study_progress import Facts, StudyProgress
-        from raytricks.tuning.study_task import StudyTask
-        from raytricks.tuning.trial_files import epoch_records, read_state, trial_directory
-
         task = StudyTask(
             base=base,
             splits=splits,
@@ -256,8 +242,6 @@ class StudyLaunch:
 
     def _certify(self, result: StudyResult, started_at: float, resources, stop) -> Certificate | None:
         from raytricks.study.retraining import certify, plan_retraining
-        from raytricks.tuning.study_directory import RETRAIN
-        from raytricks.tuning.trial_files import read_outcomes
 
         planned = plan_retraining(self.final, result)
         if planned is None:
@@ -301,8 +285,6 @@ class StudyLaunch:
         return write_study(self.final, result)
 
     def _say_outcome(self, study: Study, elapsed_s: float) -> None:
-        from raytricks.report.study_header import outcome_lines
-
         for line in outcome_lines(study.result, elapsed_s):
             self.reporter.line(line)
 

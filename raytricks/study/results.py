@@ -8,7 +8,15 @@ import time
 from typing import Any
 
 from raytricks.config import ExperimentConfig, load_config
+from raytricks.report.study_page import write_study_page
+from raytricks.tuning import study_directory as files
+from raytricks.tuning.analysis import best_trial, knob_importance, rung_correlation
+from raytricks.tuning.certificate import certificate_lines
 from raytricks.tuning.outcome import Certificate, StudyResult
+from raytricks.tuning.rungs import rungs
+from raytricks.tuning.space import searched_keys
+from raytricks.tuning.study_directory import PAGE_FILE, TRIALS
+from raytricks.tuning.trial_files import read_outcomes, trial_directory
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,6 @@ class Study:
 
     def report(self) -> Path:
         """Return the report page, a file that opens in any browser without a network."""
-        from raytricks.tuning.study_directory import PAGE_FILE
-
         return self.study_dir / PAGE_FILE
 
 
@@ -57,12 +63,6 @@ def read_result(
         started_at: unix seconds.
         sizes: num_selection and num_test, images.
     """
-    from raytricks.tuning.analysis import best_trial, knob_importance, rung_correlation
-    from raytricks.tuning.rungs import rungs
-    from raytricks.tuning.space import searched_keys
-    from raytricks.tuning.study_directory import TRIALS
-    from raytricks.tuning.trial_files import read_outcomes
-
     trials = read_outcomes(study_dir / TRIALS, started_at)
     return StudyResult(
         name=study_dir.name,
@@ -96,9 +96,6 @@ def _provenance(config: ExperimentConfig, study_dir: Path, started_at: float, si
 
 def trial_config(study_dir: Path, number: int) -> ExperimentConfig:
     """Return the config that a trial was trained with."""
-    from raytricks.tuning.study_directory import TRIALS
-    from raytricks.tuning.trial_files import trial_directory
-
     return load_config(trial_directory(study_dir / TRIALS, number) / "config.yaml").config
 
 
@@ -119,9 +116,7 @@ def write_study(final: ExperimentConfig, result: StudyResult) -> Study:
     Args:
         final: as of `retrainable`.
     """
-    from raytricks.report.study_page import write_study_page
     from raytricks.report.study_tables import write_results_parquet, write_trials_csv
-    from raytricks.tuning import study_directory as files
 
     study_dir = Path(result.study_dir)
     write_trials_csv(result, study_dir / files.TABLE_FILE)
@@ -136,8 +131,6 @@ def write_study(final: ExperimentConfig, result: StudyResult) -> Study:
 
 def _comments(result: StudyResult) -> list[str]:
     """Return where best.yaml comes from and what it is worth."""
-    from raytricks.tuning.certificate import certificate_lines
-
     best = next(trial for trial in result.trials if trial.number == result.best)
     facts = result.provenance
     versions = [f"{k.removeprefix('version of ')} {v}" for k, v in facts.items() if k.startswith("version of")]

@@ -142,8 +142,8 @@ def open_run_to_resume(
         raise ConfigError(f"{run_dir} is not a run directory (no {CONFIG_FILE}){_meant_run(run_dir)}")
     if is_finished(run_dir):
         raise ConfigError(f"{run_dir} is finished ({progress_of(run_dir)}); start a new run to train further")
-    changed = load_config(run_dir / CONFIG_FILE, overrides).config
-    require_same_recipe(run_dir, changed)
+    changed = load_config(run_dir / CONFIG_FILE, overrides, accept_changed=accept_changed).config
+    require_same_recipe(run_dir, changed, accept_changed)
     require_same_code(run_dir, changed.brought, accept_changed)
     return changed
 
@@ -153,18 +153,20 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / MODEL_FILE).is_file()
 
 
-def require_same_recipe(run_dir: Path, config: ExperimentConfig) -> None:
+def require_same_recipe(run_dir: Path, config: ExperimentConfig, accept_changed: Collection[str] = ()) -> None:
     """Refuse a config whose recipe is not that of the run in a directory.
 
     Args:
         config: resolved, with absolute paths.
+        accept_changed: names of parts of the user's own that may have changed.
 
     Raises:
         ConfigError: no run, or one line a setting that differs and must not.
     """
     if not (run_dir / CONFIG_FILE).is_file():
         raise ConfigError(f"{run_dir} is there, and no run (no {CONFIG_FILE}); choose another name")
-    before, after = flatten(load_config(run_dir / CONFIG_FILE).config), flatten(config)
+    saved = load_config(run_dir / CONFIG_FILE, accept_changed=accept_changed).config
+    before, after = flatten(saved), flatten(config)
     refused = [key for key in before if before[key] != after[key] and not key.startswith(_NOT_RECIPE)]
     if refused:
         raise ConfigError(

@@ -6,6 +6,7 @@ The gradients still become the mean over the workers, rounded to half precision 
 from collections.abc import Iterator
 from typing import Literal
 
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from raytricks.parts.hooks import Hooks
@@ -34,8 +35,6 @@ def compress_gradients(model: DistributedDataParallel, kind: Compression, rank: 
         raise ValueError(f"rank must be >= 1, got {rank}")
     if kind == "none":
         return
-    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
-
     if kind == "powersgd":
         state = powerSGD_hook.PowerSGDState(
             process_group=None, matrix_approximation_rank=rank, start_powerSGD_iter=_EXACT_STEPS

@@ -44,7 +44,8 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A directory in which the README's commands work: the configs and a folder of photos."""
-    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    for name in ("configs", "examples"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
     digits = load_digits()
     for number, (image, label) in enumerate(zip(digits.images[:120], digits.target[:120], strict=True)):
         if label < 3:

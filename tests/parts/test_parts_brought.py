@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -151,7 +152,7 @@ def test_resume_refuses_code_that_has_changed_until_it_is_accepted(bench):
     done = run_command(bench, ["train", "--resume", str(run_dir)])
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
-    assert "mine.py" in done.stderr and ("trust" in done.stderr or "--accept-changed sharpen" in done.stderr)
+    assert re.search(r"mine.py changed \(\w{12} -> \w{12}\); restore it or --accept-changed sharpen", done.stderr)
     done = run_command(bench, ["train", "--resume", str(run_dir), "--accept-changed", "sharpen"])
     assert done.returncode == 0, done.stderr
     launches = json.loads((run_dir / "run.json").read_text())
@@ -199,6 +200,17 @@ def test_code_of_a_foreign_run_is_never_imported_before_it_is_trusted(bench, tmp
         with pytest.raises((ConfigError, raytricks.errors.CheckpointError), match="trust"):
             attempt()
         assert not canary.exists(), name
+    # a run that claims the hash of code that this user trusts, and names a file of its own
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    lying = tmp_path / "unfinished"
+    (lying / "evil.py").write_text(PLANTED.format(canary=str(canary)))
+    for name in ("config.yaml", "run.json"):
+        text = (lying / name).read_text()
+        (lying / name).write_text(text.replace(str(bench / "mine.py"), str(lying / "evil.py")))
+    with pytest.raises(ConfigError, match=r"evil.py changed"):
+        raytricks.train(resume=lying)
+    assert not canary.exists()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another-user"))
     done = run_command(bench, ["trust", str(foreign)])
     assert done.returncode == 0 and "mine.py:tiny" in done.stdout and not canary.exists()
     trained = raytricks.load_model(foreign)  # with the code that the run keeps, not with what lies there now
@@ -237,3 +249,44 @@ def test_file_that_is_edited_is_read_again_by_the_next_run_of_the_same_process(b
     assert first.last["val_confidence"] < 1 and second.last["val_confidence"] == 7
     kept = [json.loads((run.run_dir / "run.json").read_text())["parts"][0]["sha256"] for run in (first, second)]
     assert kept[0] != kept[1]
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Two installed distributions that offer parts by entry point; the module of one does not even import."""
+    site = tmp_path / "site"
+    for name, module in (("good_parts", BROUGHT.read_text()), ("broken_parts", "raise SystemExit('imported')\n")):
+        information = site / f"{name}-1.5.dist-info"
+        information.mkdir(parents=True)
+        (site / f"{name}.py").write_text(module)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        (information / "entry_points.txt").write_text(f"[raytricks.parts]\n{name}-sharpen = {name}:SHARPEN\n")
+        (information / "top_level.txt").write_text(name)
+        (information / "RECORD").write_text(f"{name}.py,,\n")
+    monkeypatch.syspath_prepend(str(site))
+    yield site
+    sys.modules.pop("good_parts", None)
+
+
+def test_entry_point_is_imported_only_when_it_is_named(bench, packages):
+    result = train({"parts.mine": "good_parts-sharpen", "tricks.mine.amount": 0.4, "name": "run"})
+    (kept,) = json.loads((result.run_dir / "run.json").read_text())["parts"]
+    assert (kept["spec"], kept["version"], kept["sha256"]) == ("good_parts:SHARPEN", "1.5", None)
+    assert "broken_parts" not in sys.modules
+    assert load_config(result.run_dir / "config.yaml").config.brought  # trusted: this user has started it
+    with pytest.raises(
+        ConfigError, match="no installed package has 'good_parts-sharp' .*did you mean good_parts-sharpen"
+    ):
+        load_config("x.yaml", {"parts.mine": "good_parts-sharp"})
+
+
+def test_resume_refuses_another_version_of_a_package(bench, packages):
+    run_dir = unfinished(bench, {"parts.mine": "good_parts-sharpen", "tricks.mine.amount": 0.4})
+    information = packages / "good_parts-1.5.dist-info"
+    information.rename(packages / "good_parts-1.6.dist-info")
+    metadata = packages / "good_parts-1.6.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("1.5", "1.6"))
+    with pytest.raises(ConfigError, match="good_parts changed|names code"):
+        raytricks.train(resume=run_dir)
+    resumed = raytricks.train(resume=run_dir, accept_changed=["mine"])
+    assert resumed is not None

@@ -6,10 +6,21 @@ from pathlib import Path
 import time
 from typing import Any
 
+import torch
+from torch import distributed as dist
+
 from raytricks.cluster.checks.result import CheckResult, fail, ok, warn
 from raytricks.cluster.checks.storage import open_trial_directory
 from raytricks.cluster.trainer import FitThread
 from raytricks.config import ExperimentConfig, load_config
+from raytricks.data.loading import find_data
+from raytricks.data.prepared import prepare_data
+from raytricks.recipe.dataset_stats import stats_of
+from raytricks.recipe.resolve import resolve_config
+from raytricks.training.phases import share_phases
+from raytricks.training.state import build_state
+from raytricks.training.step import Stepper
+from raytricks.training.worker import Worker
 
 _NUM_WORKERS = 2
 _NUM_VALUES = 2**20
@@ -144,10 +155,6 @@ def measure_worker() -> GroupMeasurement:
     import ray
     from ray import train
     from ray.train.torch import get_device
-    import torch
-    from torch import distributed as dist
-
-    from raytricks.training.worker import Worker
 
     torch.set_num_threads(1)
     context, device = train.get_context(), get_device()
@@ -162,8 +169,6 @@ def measure_worker() -> GroupMeasurement:
 
 def _measure_sums(worker: Any) -> tuple[bool, float, int]:
     """Sum a few MiB over the workers; the values are whole numbers, so the sum is exact."""
-    import torch
-
     own = torch.arange(_NUM_VALUES, device=worker.device, dtype=torch.float32) % 1024
     expected = own * sum(range(1, worker.world_size + 1))
     best_s, is_right = float("inf"), True
@@ -179,17 +184,6 @@ def _measure_sums(worker: Any) -> tuple[bool, float, int]:
 
 def _train_steps(worker: Any) -> tuple[float, float]:
     """Make some steps with the pieces of our own loop; return the loss and how far the weights differ."""
-    import torch
-    from torch import distributed as dist
-
-    from raytricks.data.loading import find_data
-    from raytricks.data.prepared import prepare_data
-    from raytricks.recipe.dataset_stats import stats_of
-    from raytricks.recipe.resolve import resolve_config
-    from raytricks.training.phases import share_phases
-    from raytricks.training.state import build_state
-    from raytricks.training.step import Stepper
-
     config = load_config(None, _SETTINGS).config
     splits = find_data(config.data, config.seed)
     config, _ = resolve_config(config, stats_of(splits))

@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 from pathlib import Path
 import platform
+import resource
 import shutil
 import sys
 import time
@@ -148,8 +149,6 @@ def _space(path: Path) -> dict[str, int]:
 def _open_files() -> int | None:
     if sys.platform == "win32":
         return None
-    import resource
-
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 

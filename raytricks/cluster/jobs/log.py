@@ -5,6 +5,8 @@ from collections.abc import Callable
 import re
 from typing import Any
 
+import aiohttp
+
 _QUIET_S = 10.0
 """Of a log without news, after which the status is asked for: a broken network can look like silence."""
 
@@ -57,8 +59,6 @@ def hand_on(client: Any, id: str, writer: LogWriter, is_over: Callable[[], bool]
 
 
 async def _hand_on(stream: Any, writer: LogWriter, is_over: Callable[[], bool]) -> bool:
-    import aiohttp
-
     piece: asyncio.Future[str] | None = None
     try:
         while True:

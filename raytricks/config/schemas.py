@@ -4,7 +4,7 @@
 schema, a subclass; everything that reads keys or validates takes it from the config, or from here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 import json
 from pathlib import Path
@@ -131,6 +131,11 @@ def schema_of_all() -> type[ExperimentConfig]:
     return create_model("ExperimentConfig", __base__=ExperimentConfig, __doc__=ExperimentConfig.__doc__, **fields)
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def key_of_another_part(schema: type[ExperimentConfig], key: str, values: Mapping[str, object] = {}) -> str | None:  # noqa: B006
     """Say that a setting belongs to a part that is not the one chosen, such as `optimizer.betas` beside sgd.
 
@@ -144,7 +149,7 @@ def key_of_another_part(schema: type[ExperimentConfig], key: str, values: Mappin
         if owners:
             chosen = values.get(chooser, dotted_keys(schema)[chooser].default)
             return (
-                f"{key} is a setting of {' and '.join(owners)}, {chooser} is {chosen}; leave it out or set "
+                f"{key} is a setting of {listed(owners)}, {chooser} is {chosen}; leave it out or set "
                 f"{chooser}={owners[0]}"
             )
     return None

@@ -60,6 +60,13 @@ class AdamwConfig(Section):
     """Added to the root of the squared average."""
 
 
+class MuonConfig(Section):
+    """Orthogonalised momentum (Jordan et al. 2024), for training from scratch; base_lr about 0.02."""
+
+    momentum: Momentum = 0.95
+    nesterov: bool = True
+
+
 def _require_decay(config: Chosen) -> Chosen:
     """Refuse to scale the layers that decay where none does; the decay is a setting of the whole section."""
     if getattr(config, "weight_decay", None) == 0:
@@ -131,6 +138,22 @@ ROWS: tuple[Part, ...] = (
         has_own_row=True,
         changeable=("betas", "epsilon"),
         usual={"optimizer.weight_decay": Usual(1e-4, 0.3, 0.05), "recipe.base_lr": Usual(1e-5, 0.01, 0.001)},
+        rules=("layerwise_lr",),
+    ),
+    Part(
+        kind="optimizer",
+        name="muon",
+        title="Muon",
+        source="Jordan et al. 2024",
+        formula="v = m v + (1-m) g; w -= lr (sqrt(max(1, rows/columns)) orthogonal(v) + wd w); vectors: momentum",
+        gain="harms the tuning of weights that Adam has trained",
+        code="raytricks.tricks.muon:HOOKS",
+        settings=MuonConfig,
+        on={"name": "muon"},
+        off={"name": "sgd"},
+        has_own_row=True,
+        changeable=("momentum",),
+        usual={"optimizer.weight_decay": Usual(1e-4, 0.3, 0.01), "recipe.base_lr": Usual(0.001, 0.3, 0.02)},
         rules=("layerwise_lr",),
     ),
 )

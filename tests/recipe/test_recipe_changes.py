@@ -91,6 +91,7 @@ OF_OPTIMIZERS = {
     "lars": {"optimizer.momentum": 0.5, "optimizer.trust_coefficient": 0.01},
     "lamb": {"optimizer.betas": [0.5, 0.6], "optimizer.epsilon": 1e-3},
     "adamw": {"optimizer.betas": [0.5, 0.6], "optimizer.epsilon": 1e-3},
+    "muon": {"optimizer.momentum": 0.5},
 }
 
 

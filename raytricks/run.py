@@ -24,7 +24,7 @@ from raytricks.models.registry import build_model, require_sides
 from raytricks.models.weights import check_start
 from raytricks.plan import Overrides, Plan, plan_of
 from raytricks.recipe import doctor
-from raytricks.recipe.chain import metrics_of
+from raytricks.recipe.chain import Chain, metrics_of
 from raytricks.recipe.image_sizes import input_sides
 from raytricks.recipe.parallel_plan import ParallelPlan, plan_parallel
 from raytricks.recipe.phases import epoch_ends
@@ -116,6 +116,7 @@ def inspect(plan: Plan) -> Inspection:
         image_size=data.image_size,
     )
     metrics_of(config)  # refuses a name that there is not
+    _require_lasting_parts(plan)
     require_sides(model, data.channels, input_sides(config))
     findings = doctor.diagnose(
         config,
@@ -133,6 +134,24 @@ def inspect(plan: Plan) -> Inspection:
         num_macs=count_macs(model, (data.channels, data.image_size, data.image_size)),
         findings=findings,
     )
+
+
+def _require_lasting_parts(plan: Plan) -> None:
+    """Refuse changes that turn on or off a part which is there from the first step or not at all."""
+    first = _lasting(plan.config)
+    problems = [
+        f"changes[{index}]: {name} cannot be turned on or off in the course of a run: it is there from the first step "
+        "or not at all; change its strength instead"
+        for index, phase in enumerate(plan.phases[1:])
+        for name in sorted(first ^ _lasting(phase.config))
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _lasting(config: ExperimentConfig) -> set[str]:
+    chain = Chain(config)
+    return {call.part.place for slot in ("model", "reduction", "state", "measure") for call in chain.calls(slot)}
 
 
 def find_run(plan: Plan, accept_changed: Collection[str] = ()) -> Path | None:

@@ -1,9 +1,11 @@
 """Parts: tricks, optimizers, losses, models, data sources, metrics and callbacks, one row each.
 
-part        the row
-hooks       the places where a part's code is called
-tricks, optimizers, losses, metrics   the rows that come with raytricks, with their settings
+part        the row; section: its settings
+hooks       the places where a part's code is called; contexts: what they hand over
+tricks, optimizers, losses, metrics, sources   the rows that come with raytricks
 registry    all of them
+bring       parts of the user's own: by file, package, entry point; signatures: of a callable
+trust       whose code may run
 
 Nothing here imports torch, ray, or the code of a part before it is used.
 """

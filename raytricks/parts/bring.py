@@ -281,6 +281,10 @@ def spec_of(value: Callable[..., Any]) -> str:
         raise ConfigError(f"{value!r} cannot be found by name; define it at the top of a file or module")
     found = sys.modules.get(module)
     file = getattr(found, "__file__", None)
+    if module == "__main__" and file is None:
+        raise ConfigError(
+            f"{name} is defined in an interactive session, where no other process finds it; put it in a file"
+        )
     is_file = module == "__main__" or module.startswith("raytricks_parts_") or "." not in module
     spec = f"{Path(file).resolve()}:{name}" if file is not None and is_file else f"{module}:{name}"
     hand_over(spec, value)

@@ -9,6 +9,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from raytricks.errors import ConfigError
 from raytricks.parts.bring import Brought
 
 
@@ -19,15 +20,24 @@ def trusted_file() -> Path:
 
 
 def trust(parts: Iterable[Brought]) -> None:
-    """Remember parts as looked at."""
+    """Remember parts as looked at.
+
+    Raises:
+        ConfigError: there is no place to remember them.
+    """
     known = _known()
     new = [mark for mark in map(_mark, parts) if mark not in known]
     if not new:
         return
-    path = trusted_file()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
-        file.write("".join(f"{mark}\n" for mark in new))
+    try:
+        path = trusted_file()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
+            file.write("".join(f"{mark}\n" for mark in new))
+    except (OSError, RuntimeError) as error:  # a home that is not there, or read-only, as in a container
+        raise ConfigError(
+            f"what you trust cannot be remembered ({error}); set XDG_DATA_HOME to a directory that you can write to"
+        ) from None
 
 
 def are_trusted(parts: Iterable[Brought]) -> bool:
@@ -45,5 +55,5 @@ def _mark(part: Brought) -> str:
 def _known() -> set[str]:
     try:
         return set(trusted_file().read_text().split())
-    except OSError:
+    except (OSError, RuntimeError):
         return set()

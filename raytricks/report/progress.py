@@ -18,6 +18,9 @@ from rich.table import Table
 Record = dict[str, Any]
 
 
+_SHOWN = ("val_top1", "val_top5", "val_cross_entropy", "val_num_images", "val_s")
+
+
 class Reporter:
     """Prints lines to a stream and to a run's log file.
 
@@ -155,6 +158,7 @@ def epoch_line(record: Record, num_epochs: int, remaining: str) -> str:
     evaluated = "not evaluated"
     if "val_top1" in record:
         evaluated = f"val top-1 {record['val_top1']:.2%}{average}{top5} loss {record['val_cross_entropy']:.4f}"
+        evaluated += "".join(f" {name} {value:.4f}" for name, value in _further_metrics(record).items())
     skipped = f"  skipped {record['skipped_steps']}" if record["skipped_steps"] else ""
     return (
         f"epoch {record['epoch']:>{width}}/{num_epochs}  loss {_loss(record['train_objective'])}  "
@@ -162,6 +166,15 @@ def epoch_line(record: Record, num_epochs: int, remaining: str) -> str:
         f"{record['images_per_second']:,.0f} img/s  "
         f"{duration(record['train_s'] + record['val_s'])}{skipped}  left {remaining}"
     )
+
+
+def _further_metrics(record: Record) -> dict[str, float]:
+    """Return what `metrics` in the config adds to an evaluation, by name."""
+    return {
+        name.removeprefix("val_"): value
+        for name, value in record.items()
+        if name.startswith("val_") and name not in _SHOWN and not name.startswith("val_ema_") and value is not None
+    }
 
 
 def _loss(value: float | None) -> str:

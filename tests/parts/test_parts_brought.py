@@ -290,3 +290,33 @@ def test_resume_refuses_another_version_of_a_package(bench, packages):
         raytricks.train(resume=run_dir)
     resumed = raytricks.train(resume=run_dir, accept_changed=["mine"])
     assert resumed is not None
+
+
+def test_part_that_carries_state_is_there_from_the_first_step_or_not_at_all(bench):
+    (bench / "mine.py").write_text(
+        (bench / "mine.py")
+        .read_text()
+        .replace('    shown="strength",\n', '    shown="strength",\n    changeable=("*",),\n')
+    )
+    change = {"parts.pull": "mine.py:PULL", "changes": [{"epoch": 1, "values": {"tricks.pull.strength": 0.3}}]}
+    with pytest.raises(
+        ConfigError, match=r"changes\[0\]: tricks.pull cannot be turned on or off in the course of a run"
+    ):
+        train(change)
+    assert not (bench / "runs").exists()
+    assert train(change | {"tricks.pull.strength": 0.1}).last["epoch"] == 2
+
+
+def test_further_metrics_are_in_the_line_of_an_epoch(bench, capsys):
+    from raytricks.report.progress import Reporter
+
+    result = train(OWN["metric"], reporter=Reporter())
+    shown = capsys.readouterr().out
+    assert f"confidence {result.last['val_confidence']:.4f} balanced_accuracy" in shown
+
+
+def test_home_that_cannot_be_written_is_said_before_anything_is_trained(bench, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="cannot be remembered .*set XDG_DATA_HOME"):
+        train(OWN["trick"])

@@ -95,6 +95,6 @@ def train(
         if dry_run:
             run.show_header(plan, inspection, reporter, run_dir)
             return None
-        return run.execute(plan, inspection, reporter, run_dir)
+        return run.execute(plan, inspection, reporter, run_dir, accept_changed)
     finally:
         reporter.close()

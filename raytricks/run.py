@@ -15,7 +15,7 @@ import torch
 
 from raytricks.cluster.driver import clean_up, train_on_ray
 from raytricks.config import ExperimentConfig
-from raytricks.config.run_code import keep_code, require_same_code
+from raytricks.config.run_code import accepted_code, keep_code, require_same_code
 from raytricks.data.jpeg import require_decoder
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
@@ -195,11 +195,18 @@ def result_of_finished(run_dir: Path) -> RunResult | None:
     return RunResult(run_dir, read_records(run_dir / METRICS_FILE))
 
 
-def execute(plan: Plan, inspection: Inspection, reporter: Reporter, run_dir: Path | None = None) -> RunResult:
+def execute(
+    plan: Plan,
+    inspection: Inspection,
+    reporter: Reporter,
+    run_dir: Path | None = None,
+    accept_changed: Collection[str] = (),
+) -> RunResult:
     """Train a plan to its end, in this process or on Ray, and write its run directory.
 
     Args:
         run_dir: of an unfinished run, which goes on from its newest valid checkpoint; None: a new one.
+        accept_changed: names of parts of the user's own that may have changed; run.json notes those that have.
 
     Raises:
         RaytricksError: see raytricks.errors for the kinds.
@@ -207,7 +214,7 @@ def execute(plan: Plan, inspection: Inspection, reporter: Reporter, run_dir: Pat
     started_s, is_resumed = time.monotonic(), run_dir is not None
     plan = replace(plan, config=run_directory.with_absolute_paths(plan.config))
     run_dir = run_dir or run_directory.create_run_directory(plan.config, plan.stats.name)
-    launch = _open(run_dir, plan, inspection, is_resumed=is_resumed)
+    launch = _open(run_dir, plan, inspection, is_resumed=is_resumed, accept_changed=accept_changed)
     reporter.open_log(run_dir / run_directory.LOG_FILE)
     show_header(plan, inspection, reporter, run_dir)
     try:
@@ -257,10 +264,15 @@ def show_header(plan: Plan, inspection: Inspection, reporter: Reporter, run_dir:
         reporter.line(line)
 
 
-def _open(run_dir: Path, plan: Plan, inspection: Inspection, *, is_resumed: bool) -> str:
+def _open(
+    run_dir: Path, plan: Plan, inspection: Inspection, *, is_resumed: bool, accept_changed: Collection[str]
+) -> str:
     """Write config.yaml and run.json and leave the launch's mark; returns the mark."""
     config = plan.config
     run_directory.write_config(run_dir, config)
+    launch = {"execution": vars(inspection.parallel).copy(), "resumed": is_resumed}
+    if accepted := accepted_code(run_dir, config.brought, accept_changed):
+        launch["accepted_changes"] = accepted
     facts = {
         "parts": keep_code(run_dir, config.brought),
         "seed": config.seed,
@@ -268,7 +280,7 @@ def _open(run_dir: Path, plan: Plan, inspection: Inspection, *, is_resumed: bool
         "recipe": plan.recipe.as_dict(),
         "changed_recipes": [phase.recipe.as_dict() for phase in plan.phases[1:]],
         "model": {"parameters": inspection.num_parameters, "macs": inspection.num_macs},
-        "launch": {"execution": vars(inspection.parallel).copy(), "resumed": is_resumed},
+        "launch": launch,
     }
     run_directory.write_run_file(run_dir, facts)
     return begin_launch(run_dir)

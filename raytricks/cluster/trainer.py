@@ -11,7 +11,7 @@ from typing import Any
 
 from raytricks.cluster.requests import Requests
 from raytricks.cluster.worker import train_worker
-from raytricks.parts.bring import files_of
+from raytricks.parts.bring import files_of, versions_of
 from raytricks.training.loop import TrainingJob
 
 RAY_FOLDER = ".ray"
@@ -95,6 +95,7 @@ def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bo
     assignment = {
         "config": config.model_dump_json(),
         "files": files_of(config.brought),
+        "versions": versions_of(config.brought),
         "data": data,
         "run_dir": str(run_dir),
         "launch": job.launch,

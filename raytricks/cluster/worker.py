@@ -9,9 +9,8 @@ from typing import Any
 from raytricks.cluster.pace import Pace
 from raytricks.cluster.preemption import preempted_nodes
 from raytricks.cluster.requests import Requests
-from raytricks.config.schemas import config_of
+from raytricks.config.schemas import config_sent
 from raytricks.errors import InterruptedRun, RaytricksError
-from raytricks.parts.bring import take_files
 from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.fencing import require_visible
 from raytricks.training.signals import LEAVE
@@ -23,8 +22,8 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     """Train this worker's share and report each epoch to Ray.
 
     Args:
-        assignment: config (JSON), files (of the user's own parts), data (object reference), run_dir, launch,
-            cpus_per_worker; is_paced: wait after each epoch for the next to be granted.
+        assignment: config (JSON), files and versions (of the user's own parts), data (object reference), run_dir,
+            launch, cpus_per_worker; is_paced: wait after each epoch for the next to be granted.
 
     Returns:
         None when the run is finished. After the workers were asked to leave: num_staying, of the workers
@@ -84,10 +83,9 @@ def _train(assignment: dict[str, Any], worker, asked) -> bool:
     from raytricks.training.loop import TrainingJob, run_epochs
 
     run_dir = Path(assignment["run_dir"])
-    take_files(assignment["files"])  # the bytes that the driver has hashed
     require_visible(run_dir, assignment["launch"], host=socket.gethostname())
     job = TrainingJob(
-        config=config_of(json.loads(assignment["config"])),
+        config=config_sent(json.loads(assignment["config"]), assignment["files"], assignment["versions"]),
         data=ray.get(assignment["data"]),
         run_dir=run_dir,
         launch=assignment["launch"],

@@ -27,13 +27,14 @@ from raytricks.config.keys import (
     to_nested,
 )
 from raytricks.config.named_parts import PARTS, Entry, NamedParts, absolute, find_parts, names_code
-from raytricks.config.run_code import require_trusted
+from raytricks.config.run_code import is_of_run, require_trusted
 from raytricks.config.schema import ExperimentConfig
 from raytricks.config.schemas import key_of_another_part, schema_for, schema_of_all
 from raytricks.config.space_entries import SPACE, SpaceEntries
 from raytricks.config.space_values import read_space
 from raytricks.config.yaml_file import NULLS, parse_scalar, read_yaml
 from raytricks.errors import ConfigError
+from raytricks.parts.bring import given_files
 
 __all__ = ["LoadedConfig", "dotted_keys", "flatten", "json_schema", "load_config", "to_nested"]
 
@@ -65,6 +66,8 @@ def load_config(
     defaults: Mapping[str, object] | None = None,
     defaults_source: str = DEFAULT,
     accept_changed: Collection[str] = (),
+    *,
+    of_run: bool = False,
 ) -> LoadedConfig:
     """Load and check a configuration.
 
@@ -74,6 +77,8 @@ def load_config(
         defaults: values of lower priority than the file; dotted or nested keys.
         defaults_source: what `sources` and messages call them.
         accept_changed: of a run's config, names of parts of the user's own whose code may have changed since.
+        of_run: the file was found in a run or study, not named by the user: its code must be trusted, whatever lies
+            beside it.
 
     Raises:
         ConfigError: every problem of the file and the overrides, one line each.
@@ -84,7 +89,7 @@ def load_config(
         overrides = [overrides]
     values = {} if content is None else content.values
     lines_of = {} if content is None else content.lines
-    named = _named_parts(path, defaults or {}, values, lines_of, overrides, accept_changed)
+    named = _named_parts(path, defaults or {}, values, lines_of, overrides, accept_changed, of_run=of_run)
     draft = _Draft(schema_for(named.chosen, named.rows), [*problems, *named.problems], path)
     draft.add_mapping(defaults or {}, defaults_source)
     if content is not None:
@@ -105,6 +110,8 @@ def _named_parts(
     lines: Mapping[str, int],
     overrides: Sequence[str] | Mapping[str, object],
     accept_changed: Collection[str],
+    *,
+    of_run: bool,
 ) -> NamedParts:
     """Find which parts are named, by the layer that counts, and import those of the user's own.
 
@@ -115,15 +122,17 @@ def _named_parts(
     is_mapping = isinstance(overrides, Mapping)
     given = leaves(overrides) if is_mapping else _argument_leaves(overrides)
     of_file = [Entry(key, value, f"{path}:{lines[key]}", Path(path or ".").parent) for key, value in content.items()]
-    if path is not None and (specs := names_code(of_file)):
-        require_trusted(Path(path), specs, accept_changed)
-    return find_parts(
-        [
-            *(Entry(key, value, DEFAULT, here) for key, value in leaves(defaults)),
-            *of_file,
-            *(Entry(key, value, ARGUMENTS if is_mapping else COMMAND_LINE, here) for key, value in given),
-        ]
-    )
+    looked_at: dict[str, bytes] = {}
+    if path is not None and (of_run or is_of_run(Path(path))) and (specs := names_code(of_file)):
+        looked_at = require_trusted(Path(path), specs, accept_changed)
+    with given_files(looked_at):
+        return find_parts(
+            [
+                *(Entry(key, value, DEFAULT, here) for key, value in leaves(defaults)),
+                *of_file,
+                *(Entry(key, value, ARGUMENTS if is_mapping else COMMAND_LINE, here) for key, value in given),
+            ]
+        )
 
 
 def _argument_leaves(arguments: Iterable[str]) -> Iterator[tuple[str, object]]:

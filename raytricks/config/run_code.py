@@ -14,11 +14,22 @@ import shlex
 from raytricks.config.part_sections import with_own
 from raytricks.config.schema import ModelConfig
 from raytricks.errors import ConfigError
-from raytricks.parts.bring import Brought, bring_callable, bring_row, describe, files_of, fingerprinted, take_files
+from raytricks.parts.bring import (
+    Brought,
+    bring_callable,
+    bring_row,
+    content_of,
+    describe,
+    files_of,
+    fingerprinted,
+    given_files,
+)
 from raytricks.parts.part import Part
 from raytricks.parts.trust import are_trusted, trust
 
 RUN_FILE, KEPT = "run.json", "parts"
+_SAVED = (RUN_FILE, "study.json", "metrics.jsonl")
+"""What lies beside the config of a run or study; whoever made it may have left one out, to have it taken as yours."""
 
 
 def keep_code(run_dir: Path, rows: Iterable[Part]) -> list[dict[str, object]]:
@@ -42,7 +53,12 @@ def parts_of_run(run_dir: Path) -> list[Brought]:
         return []
 
 
-def require_trusted(config_file: Path, specs: Sequence[str], accepted: Collection[str] = ()) -> None:
+def is_of_run(config_file: Path) -> bool:
+    """Return whether a config was left by a run or study, and is not one of the user's own."""
+    return any((config_file.parent / name).exists() for name in _SAVED)
+
+
+def require_trusted(config_file: Path, specs: Sequence[str], accepted: Collection[str] = ()) -> dict[str, bytes]:
     """Refuse to import what a run's config.yaml names, unless this user has started the run or trusts it.
 
     What counts is the file that would be imported, not what the run says of it.
@@ -50,20 +66,30 @@ def require_trusted(config_file: Path, specs: Sequence[str], accepted: Collectio
     Args:
         accepted: names of parts of a trusted run that may have changed since.
 
+    Returns:
+        The files that were looked at, by path. These bytes are to be imported, whatever lies there by then.
+
     Raises:
         ConfigError: a line for each part, with the remedy; nothing was imported.
     """
     run_dir = config_file.parent
-    if not (run_dir / RUN_FILE).is_file():
-        return  # a config of the user's own, named by the user's own command
     recorded = {part.spec: part for part in parts_of_run(run_dir)}
     problems: list[str] = []
+    looked_at: dict[str, bytes] = {}
     for spec in specs:
         before = recorded.get(spec) or Brought(spec, "", spec)
         now = fingerprinted(before)
-        if now is None or are_trusted([now]):
-            continue  # where it is gone, the loader says so
-        if not are_trusted([before]):
+        if now is None:
+            continue  # the loader says that it is gone
+        looked_at |= content_of(now)
+        if are_trusted([now]):
+            continue
+        if not (run_dir / RUN_FILE).is_file():
+            problems.append(
+                f"{config_file}: names code ({before.short_name}), and the {RUN_FILE} that says which is missing; get "
+                "the run again, whole"
+            )
+        elif not are_trusted([before]):
             problems.append(
                 f"{config_file}: names code ({before.short_name}), which runs only once it is trusted; read it, then "
                 f"`raytricks trust {shlex.quote(str(run_dir))}`"
@@ -72,13 +98,14 @@ def require_trusted(config_file: Path, specs: Sequence[str], accepted: Collectio
             problems.append(_changed(run_dir, before, now))
     if problems:
         raise ConfigError(problems)
+    return looked_at
 
 
 def _changed(run_dir: Path, before: Brought | None, now: Brought | None) -> str:
     if before is None or now is None:
         change = "is new" if before is None else "is missing"
     else:
-        change = f"changed ({before.fingerprint[:12]} -> {now.fingerprint[:12]})"
+        change = f"changed ({before.short_fingerprint} -> {now.short_fingerprint})"
     part = now or before
     assert part is not None
     key = part.name if ":" not in part.name else part.name.rpartition(":")[2]
@@ -109,14 +136,19 @@ def model_section(metadata: Mapping[str, str], model_file: Path, *, trust_code: 
         )
     kept = model_file.parent / KEPT / f"{part.sha256}.py"
     place = part.spec.rpartition(":")[0]
+    if part.kind != "model" or (part.sha256 is not None) != place.endswith(".py"):
+        # a trusted file's hash beside the name of a package, which would be imported in its place
+        raise ConfigError(f"{model_file}: what it says of its code is damaged; get the file again")
+    files: dict[str, bytes] = {}
     if part.sha256 is not None:
         source = kept if kept.is_file() else Path(place)
         content = source.read_bytes() if source.is_file() else b""
         if hashlib.sha256(content).hexdigest() != part.sha256:
             raise ConfigError(f"{model_file}: {part.short_name} is gone or has changed; put it back to {kept}")
-        take_files({place: content})
-    is_row = part.name != part.spec
-    row = bring_row(part.name, part.spec) if is_row else bring_callable("model", part.spec)
+        files[place] = content
+    with given_files(files):
+        is_row = part.name != part.spec
+        row = bring_row(part.name, part.spec) if is_row else bring_callable("model", part.spec)
     return with_own(ModelConfig, "name", row)
 
 
@@ -139,6 +171,16 @@ def require_same_code(run_dir: Path, rows: Iterable[Part], accepted: Collection[
             problems.append(_changed(run_dir, old, new))
     if problems:
         raise ConfigError(problems)
+
+
+def accepted_code(run_dir: Path, rows: Iterable[Part], accepted: Collection[str]) -> dict[str, str]:
+    """Return which accepted parts differ from what a run was made with so far: name -> the fingerprint until now."""
+    before = {part.name: part.fingerprint for part in parts_of_run(run_dir)}
+    return {
+        part.name: before.get(part.name, "none")
+        for part in describe(rows)
+        if {part.name, part.name.rpartition(":")[2]} & set(accepted) and before.get(part.name) != part.fingerprint
+    }
 
 
 def trust_run(run_dir: Path) -> list[Brought]:

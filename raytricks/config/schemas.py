@@ -24,7 +24,7 @@ from raytricks.config.schema import (
     TricksConfig,
 )
 from raytricks.errors import ConfigError
-from raytricks.parts.bring import files_of, take_files
+from raytricks.parts.bring import files_of, given_files, require_versions, versions_of
 from raytricks.parts.part import CHOSEN_BY, SECTIONS, Kind, Part
 from raytricks.parts.registry import BUILT_IN, named, of_kind
 
@@ -86,12 +86,25 @@ def _default_of(section: type[Any]) -> Any:
 
 def _reduce(self: ExperimentConfig) -> tuple[Any, ...]:
     """Travel as plain values and the content of files: another process runs the bytes that this one has hashed."""
-    return _unpickled, (self.model_dump(mode="json"), files_of(self.brought))
+    return config_sent, (self.model_dump(mode="json"), files_of(self.brought), versions_of(self.brought))
 
 
-def _unpickled(tree: dict[str, Any], files: dict[str, bytes]) -> ExperimentConfig:
-    take_files(files)
-    return config_of(tree)
+def config_sent(
+    tree: Mapping[str, Any], files: Mapping[str, bytes], versions: Mapping[str, str | None]
+) -> ExperimentConfig:
+    """Return the config that another process has sent, with the code that it has.
+
+    Args:
+        tree: nested values, valid there.
+        files: contents of the files of the user's own parts, by path; these run, not what lies here.
+        versions: of the packages that parts are from, by spec.
+
+    Raises:
+        ClusterError: a package has another version here.
+    """
+    require_versions(versions)
+    with given_files(files):
+        return config_of(tree)
 
 
 def with_values(

@@ -7,19 +7,22 @@
 Only the user's own command or config may name code; `raytricks.parts.trust` keeps the configs of others' runs out.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import hashlib
 from importlib import import_module, metadata
+from importlib.util import find_spec
 import linecache
 from pathlib import Path
 import re
+import socket
 import sys
 import traceback
 from types import ModuleType
 from typing import Any
 
-from raytricks.errors import ConfigError
+from raytricks.errors import ClusterError, ConfigError
 from raytricks.parts.hooks import OFFERED, HookError
 from raytricks.parts.part import Kind, Part
 from raytricks.parts.registry import named
@@ -30,7 +33,7 @@ ENTRY_POINTS = "raytricks.parts"
 _LIBRARIES = ("torchvision:", "timm:")
 _SPEC = re.compile(r"(.+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.DOTALL)
 _given: dict[str, bytes] = {}
-"""Contents by absolute path that another process has hashed: a worker runs what the driver ran."""
+"""Contents by absolute path that were hashed before, here or by another process: see `given_files`."""
 _read: dict[str, bytes] = {}
 """Contents of the files that were executed, by sha256."""
 _executed: dict[str, str] = {}
@@ -47,7 +50,7 @@ class Brought:
     Attributes:
         spec: as a config has it, with an absolute path.
         sha256: of the file; None for a package.
-        version: of the package's distribution; None for a file.
+        version: of the package's distribution, or the hash of a module that belongs to none; None for a file.
     """
 
     name: str
@@ -60,6 +63,11 @@ class Brought:
     def fingerprint(self) -> str:
         """What must be equal for it to be the same code."""
         return self.sha256 or f"version {self.version}"
+
+    @property
+    def short_fingerprint(self) -> str:
+        """The same, for messages."""
+        return self.sha256[:12] if self.sha256 else self.fingerprint
 
     @property
     def short_name(self) -> str:
@@ -140,7 +148,7 @@ def describe(rows: Iterable[Part]) -> tuple[Brought, ...]:
     """Return what a run must know of the rows that are not raytricks' own."""
     described: list[Brought] = []
     for row in rows:
-        version = _version(row.origin.partition(":")[0].partition(".")[0]) if row.sha256 is None else None
+        version = _version(row.origin.partition(":")[0]) if row.sha256 is None else None
         described.append(Brought(row.name, row.kind, row.origin, row.sha256, version))
     return tuple(described)
 
@@ -149,7 +157,7 @@ def fingerprinted(part: Brought) -> Brought | None:
     """Return a part as it is on this machine now, importing nothing; None where it is not there."""
     place = part.spec.rpartition(":")[0]
     if not place.endswith(".py"):
-        return replace(part, sha256=None, version=_version(place.partition(".")[0]))
+        return replace(part, sha256=None, version=_version(place))
     try:
         return replace(part, sha256=hashlib.sha256(_content(place)).hexdigest(), version=None)
     except ConfigError:
@@ -161,9 +169,49 @@ def files_of(rows: Iterable[Part]) -> dict[str, bytes]:
     return {row.origin.rpartition(":")[0]: _read[row.sha256] for row in rows if row.sha256 is not None}
 
 
-def take_files(files: Mapping[str, bytes]) -> None:
-    """Use these contents in place of what lies at their paths: another process has hashed them."""
+def content_of(part: Brought) -> dict[str, bytes]:
+    """Return the file of a part by its path, as it was when it was fingerprinted; nothing for a package."""
+    return {} if part.sha256 is None else {part.spec.rpartition(":")[0]: _read[part.sha256]}
+
+
+@contextmanager
+def given_files(files: Mapping[str, bytes]) -> Generator[None]:
+    """Import these contents in place of what lies at their paths, which may have changed since they were hashed.
+
+    Afterwards the paths mean their files again: what is edited then is read anew.
+    """
+    before = dict(_given)
     _given.update(files)
+    try:
+        yield
+    finally:
+        _given.clear()
+        _given.update(before)
+
+
+def versions_of(rows: Iterable[Part]) -> dict[str, str | None]:
+    """Return the versions of the packages that rows are from, by spec."""
+    return {part.spec: part.version for part in describe(rows) if part.sha256 is None}
+
+
+def require_versions(versions: Mapping[str, str | None]) -> None:
+    """Refuse to import other code than the process that the run was started from; nothing is imported.
+
+    Raises:
+        ClusterError: a package has another version here.
+    """
+    for spec, wanted in versions.items():
+        package = spec.rpartition(":")[0]
+        found = _version(package)
+        if found != wanted:
+            raise ClusterError(
+                f"{package} is {_shown(found)} on {socket.gethostname()} and {_shown(wanted)} where the run was "
+                "started; install the same on every node"
+            )
+
+
+def _shown(version: str | None) -> str:
+    return version or "not installed"
 
 
 def _entry_points() -> dict[str, str]:
@@ -228,9 +276,29 @@ def _near(place: str) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
 
 
-def _version(package: str) -> str | None:
-    distributions = metadata.packages_distributions().get(package, [])
-    return metadata.version(distributions[0]) if distributions else None
+def _version(module: str) -> str | None:
+    """Return the version of a module's distribution, or the hash of its source where it belongs to none."""
+    distributions = metadata.packages_distributions().get(module.partition(".")[0], [])
+    if distributions:
+        return metadata.version(distributions[0])
+    source = _source_of(module)
+    return None if source is None else f"source {hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+
+
+def _source_of(module: str) -> Path | None:
+    """Return the file of a module, importing neither it nor the packages that it is in."""
+    root, *inner = module.split(".")
+    try:
+        found = find_spec(root)
+    except ValueError:  # a module that was made by hand
+        return None
+    if found is None:
+        return None
+    files = [Path(found.origin)] if found.origin and not inner else []
+    for folder in found.submodule_search_locations or () if inner else ():
+        place = Path(folder, *inner)
+        files += [place / "__init__.py", place.with_name(f"{place.name}.py")]
+    return next((file for file in files if file.is_file()), None)
 
 
 class _one_line:  # noqa: N801 (a context manager, used like a function)

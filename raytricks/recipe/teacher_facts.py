@@ -46,6 +46,6 @@ def teacher_facts(path: str) -> TeacherFacts | None:
 
 def _smoothing_epsilon(path: Path) -> float | None:
     try:
-        return load_config(path).config.tricks.label_smoothing.epsilon
+        return load_config(path, of_run=True).config.tricks.label_smoothing.epsilon
     except ConfigError:
         return None

@@ -96,7 +96,7 @@ def _provenance(config: ExperimentConfig, study_dir: Path, started_at: float, si
 
 def trial_config(study_dir: Path, number: int) -> ExperimentConfig:
     """Return the config that a trial was trained with."""
-    return load_config(trial_directory(study_dir / TRIALS, number) / "config.yaml").config
+    return load_config(trial_directory(study_dir / TRIALS, number) / "config.yaml", of_run=True).config
 
 
 def retrainable(final: ExperimentConfig, trial: ExperimentConfig) -> ExperimentConfig:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from raytricks.config.schema import ExperimentConfig
+from raytricks.errors import ConfigError
 from raytricks.recipe.chain import Chain, chosen_call, has_slot
 
 
@@ -24,7 +25,14 @@ def change_settings(optimizer: torch.optim.Optimizer, model: nn.Module, config: 
 
 
 def _fresh(model: nn.Module, config: ExperimentConfig) -> torch.optim.Optimizer:
-    return chosen_call(config, "optimizer", "build")(groups=parameter_groups(model, config), lr=config.recipe.base_lr)
+    build, groups = chosen_call(config, "optimizer", "build"), parameter_groups(model, config)
+    try:
+        return build(groups=groups, lr=config.recipe.base_lr)
+    except (TypeError, ValueError) as error:
+        if build.part.origin == "raytricks":
+            raise
+        reason = str(error).splitlines()[0]  # such as that of torch.optim:Muon, which takes matrices alone
+        raise ConfigError(f"optimizer.name: {build.part.name}: {reason}") from error
 
 
 def _renew(optimizer: torch.optim.Optimizer, config: ExperimentConfig) -> None:

@@ -142,7 +142,7 @@ def open_run_to_resume(
         raise ConfigError(f"{run_dir} is not a run directory (no {CONFIG_FILE}){_meant_run(run_dir)}")
     if is_finished(run_dir):
         raise ConfigError(f"{run_dir} is finished ({progress_of(run_dir)}); start a new run to train further")
-    changed = load_config(run_dir / CONFIG_FILE, overrides, accept_changed=accept_changed).config
+    changed = load_config(run_dir / CONFIG_FILE, overrides, accept_changed=accept_changed, of_run=True).config
     require_same_recipe(run_dir, changed, accept_changed)
     require_same_code(run_dir, changed.brought, accept_changed)
     return changed
@@ -165,7 +165,7 @@ def require_same_recipe(run_dir: Path, config: ExperimentConfig, accept_changed:
     """
     if not (run_dir / CONFIG_FILE).is_file():
         raise ConfigError(f"{run_dir} is there, and no run (no {CONFIG_FILE}); choose another name")
-    saved = load_config(run_dir / CONFIG_FILE, accept_changed=accept_changed).config
+    saved = load_config(run_dir / CONFIG_FILE, accept_changed=accept_changed, of_run=True).config
     before, after = flatten(saved), flatten(config)
     refused = [key for key in before if before[key] != after[key] and not key.startswith(_NOT_RECIPE)]
     if refused:

@@ -73,14 +73,14 @@ def open_study(study_dir: Path, overrides: Sequence[str] | Mapping[str, Any] = (
     if not is_study(study_dir):
         kind = "a run; go on with `raytricks train --resume`" if (study_dir / RUN_FILE).is_file() else "no study"
         raise ConfigError(f"{study_dir} is {kind} (no {STUDY_FILE}); name the directory that `raytricks tune` made")
-    config = load_config(study_dir / CONFIG_FILE, overrides).config
+    config = load_config(study_dir / CONFIG_FILE, overrides, of_run=True).config
     require_same_study(study_dir, config)
     return config
 
 
 def require_same_study(study_dir: Path, config: ExperimentConfig) -> None:
     """Raise ConfigError for a config with which the study of a directory cannot go on."""
-    before, after = flatten(load_config(study_dir / CONFIG_FILE).config), flatten(config)
+    before, after = flatten(load_config(study_dir / CONFIG_FILE, of_run=True).config), flatten(config)
     changed = [key for key in after if after[key] != before.get(key) and not key.startswith((*RESUMABLE, "output_dir"))]
     if changed:
         raise ConfigError(

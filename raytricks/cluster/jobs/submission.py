@@ -83,7 +83,7 @@ def load_command(command: JobCommand, directory: Path) -> ExperimentConfig:
         if target is not None:
             raise ConfigError(f"--resume {resume} takes its config from the run; leave {target} out")
         saved = directory / Path(resume).expanduser() / "config.yaml"
-        return load_config(saved, settings).config if saved.is_file() else _load_alone(settings, None)
+        return load_config(saved, settings, of_run=True).config if saved.is_file() else _load_alone(settings, None)
     if target is None and not settings:
         raise ConfigError(
             f"nothing to {command.name}; name a config file or a directory of images "

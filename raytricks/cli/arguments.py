@@ -1,11 +1,13 @@
 """The arguments that commands share: a target and settings."""
 
 from itertools import zip_longest
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from raytricks.errors import ConfigError
+from raytricks.suggest import as_question, closest
 
 Target = Annotated[
     str | None,
@@ -37,8 +39,6 @@ def split_arguments(target: str | None, overrides: list[str] | None) -> tuple[st
 
 def require_target(target: str | None) -> None:
     """Say at once that a config file or a data directory does not exist."""
-    from pathlib import Path
-
     if target is None or Path(target).expanduser().exists() or Path(target).suffix in (".yaml", ".yml"):
         return  # the loader knows the config files that a missing one was mistaken for
     raise ConfigError(f"{target}: no such config file or data directory{_meant(target)}")
@@ -46,10 +46,7 @@ def require_target(target: str | None) -> None:
 
 def _meant(target: str) -> str:
     """Return what a first argument that is no path was probably meant to be."""
-    from pathlib import Path
-
     from raytricks.config import dotted_keys
-    from raytricks.suggest import as_question, closest
 
     if target in dotted_keys():
         return f"; to set it, write {target}=VALUE"

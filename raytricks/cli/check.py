@@ -1,5 +1,6 @@
 """`raytricks check`: look at the environment of a run."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,8 +20,6 @@ def check(
     """Check that this machine, and the cluster of RAY_ADDRESS, can carry out a run; exit with 4 if not."""
     target, settings = split_arguments(target, overrides)
     require_target(target)
-    from pathlib import Path
-
     from raytricks.config import load_config
 
     if target is not None and Path(target).expanduser().is_dir():

@@ -2,6 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+import json
+from pathlib import Path
+import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,8 +78,6 @@ def info(
     """Show what a data set holds, and what is wrong with it."""
     if sheet is not None and not sheet.lower().endswith(".png"):
         raise ConfigError(f"--contact-sheet {sheet}: must end with .png")
-    import json
-
     from raytricks.data.info import data_info
     from raytricks.data.listing import list_source
 
@@ -102,8 +104,6 @@ def info(
 @contextmanager
 def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function of (done, total) that draws a bar on a terminal, and does nothing elsewhere."""
-    import sys
-
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -116,8 +116,6 @@ def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _packed_lines(out: str, result: "PackResult") -> list[str]:
-    import shlex
-
     data = result.dataset
     num_images = sum(split.num_images for split in data.splits.values())
     splits = ", ".join(f"{name} {split.num_images:,}" for name, split in data.splits.items())
@@ -202,8 +200,6 @@ def _duplicate_lines(found: "DataInfo") -> list[str]:
 
 
 def _save_sheet(image, path: str) -> None:
-    from pathlib import Path
-
     temporary = Path(path).with_name(f".{Path(path).name}.tmp")
     try:
         image.save(temporary, "PNG")

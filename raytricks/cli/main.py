@@ -97,8 +97,6 @@ def config_show(target: Target = None, overrides: OverrideList = None) -> None:
 @config_app.command("schema", epilog="Example:  raytricks config schema > raytricks.schema.json")
 def config_schema() -> None:
     """Print the JSON schema of config files, for editors."""
-    import json
-
     from raytricks.config import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
@@ -126,8 +124,6 @@ def models(
 @app.command(epilog="Example:  raytricks trust runs/from-a-colleague")
 def trust(run_dir: Annotated[str, typer.Argument(help="A run's directory whose code you have read.")]) -> None:
     """Let the code that somebody else's run names be imported when the run is resumed, repeated or loaded."""
-    from pathlib import Path
-
     from raytricks.config.run_code import trust_run
 
     for part in trust_run(Path(run_dir)):

@@ -1,5 +1,7 @@
 """`raytricks`: the commands. Nothing heavy is imported before it is needed."""
 
+import json
+from pathlib import Path
 import sys
 from typing import Annotated, Any
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+import shutil
 
-from raytricks.cluster.follower import Follower
+from raytricks.cluster.follower import FitThread, Follower
 from raytricks.cluster.placement import alive_nodes, cpus_per_worker, require_chosen_device, require_room
-from raytricks.cluster.requests import STOP_FILE, Requests
+from raytricks.cluster.requests import RAY_FOLDER, STOP_FILE, Requests
 from raytricks.cluster.session import ray_session
-from raytricks.cluster.trainer import FitThread, fit_run, remove_old_launches
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import METRICS_FILE, Record
 
@@ -36,9 +36,11 @@ def train_on_ray(
         RaytricksError: what ended the training, with the worker's own message.
     """
     with ray_session():
-        import ray  # after the session has set its environment
+        # the seam: Ray reads the environment, which the session has set, when it is imported
+        import ray
 
         from raytricks.cluster.failures import as_raytricks_error
+        from raytricks.cluster.trainer import fit_run
 
         config, nodes = job.config, alive_nodes()
         cpus = config.hardware.cpus_per_worker or cpus_per_worker(nodes, config.most_workers, use_gpu=use_gpu)
@@ -67,4 +69,4 @@ def train_on_ray(
 def clean_up(run_dir: Path) -> None:
     """Remove what carrying out a run on Ray leaves in its directory, also that of a launch that was killed."""
     Requests(run_dir).clear()
-    remove_old_launches(run_dir)
+    shutil.rmtree(run_dir / RAY_FOLDER, ignore_errors=True)  # of launches that were killed

@@ -1,11 +1,34 @@
-"""Follows the records that the workers of a run write, across their restarts."""
+"""Follows a run on Ray: the thread of its `fit()`, and the records that its workers write, across their restarts."""
 
 from collections.abc import Callable
 import json
 import os
 from pathlib import Path
+import threading
+from typing import Any
 
 from raytricks.training.records import Record
+
+
+class FitThread(threading.Thread):
+    """Runs a `fit()`, so that the main thread keeps the signals and the screen.
+
+    Attributes:
+        result: what it returned.
+        error: what it raised.
+    """
+
+    def __init__(self, fit: Callable[[], Any]) -> None:
+        super().__init__(name="raytricks-fit", daemon=True)
+        self._fit = fit
+        self.error: BaseException | None = None
+        self.result: Any = None
+
+    def run(self) -> None:
+        try:
+            self.result = self._fit()
+        except BaseException as error:  # noqa: BLE001 (handed to the main thread)
+            self.error = error
 
 
 class Follower:

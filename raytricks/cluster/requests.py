@@ -13,6 +13,8 @@ import time
 from raytricks.training.signals import LEAVE
 
 STOP_FILE = ".stop-requested"
+RAY_FOLDER = ".ray"
+"""Ray's own bookkeeping of a launch, of use to nobody after it."""
 _LEAVE_FILE, _LEFT_FILE = ".leave-requested", ".left"
 _READ_INTERVAL_S = 0.1  # a loop of short steps must not ask a network file system in each of them
 _WAIT_INTERVAL_S = 0.05

@@ -1,43 +1,24 @@
-"""A run on Ray Train: its trainer, begun again when its workers have to move, and the thread that it runs in."""
+"""A run on Ray Train: its trainer, begun again when its workers have to move."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 import os
-from pathlib import Path
 import shutil
-import threading
 import time
 from typing import Any
 
-from raytricks.cluster.requests import Requests
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raytricks.cluster.elastic import SaveBeforeResize, ScaleUp
+from raytricks.cluster.failures import StopRepeatedFailures
+from raytricks.cluster.requests import RAY_FOLDER, Requests
 from raytricks.cluster.worker import train_worker
 from raytricks.parts.bring import files_of, versions_of
 from raytricks.training.loop import TrainingJob
 
-RAY_FOLDER = ".ray"
+_CLEANER = "PlacementGroupCleanerCallback"
 _COLLECTIVE_TIMEOUT_S = 600
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-
-
-class FitThread(threading.Thread):
-    """Runs a `fit()`, so that the main thread keeps the signals and the screen.
-
-    Attributes:
-        result: what it returned.
-        error: what it raised.
-    """
-
-    def __init__(self, fit: Callable[[], Any]) -> None:
-        super().__init__(name="raytricks-fit", daemon=True)
-        self._fit = fit
-        self.error: BaseException | None = None
-        self.result: Any = None
-
-    def run(self) -> None:
-        try:
-            self.result = self._fit()
-        except BaseException as error:  # noqa: BLE001 (handed to the main thread)
-            self.error = error
 
 
 def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: bool = False) -> None:
@@ -50,27 +31,25 @@ def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: 
     Args:
         data: reference to `job.data` in Ray's object store.
         cpus: of each worker.
-        is_paced: the workers wait after each epoch, see `raytricks.cluster.pace`.
+        is_paced: the workers wait after each epoch, see `raytricks.cluster.epoch_barrier`.
 
     Raises:
         TrainingFailedError: Ray Train's; `raytricks.cluster.failures` makes one line of it.
     """
-    from raytricks.cluster.regrowth import Regrowth
-
     config, requests = job.config, Requests(job.run_dir)
-    most, regrowth = config.most_workers, nullcontext()
+    most, scale_up = config.most_workers, nullcontext()
     try:
         while True:
             trainer = _make_trainer(job, data, most, use_gpu=use_gpu, cpus=cpus, is_paced=is_paced)
-            with regrowth:
+            with scale_up:
                 left = trainer.fit().return_value
             if left is None:
                 return
             requests.take_back_leave()
-            most, regrowth = config.most_workers, nullcontext()
+            most, scale_up = config.most_workers, nullcontext()
             if left["draining"] and config.is_elastic:
                 most = min(most, max(config.fewest_workers, left["num_staying"]))
-                regrowth = Regrowth(
+                scale_up = ScaleUp(
                     requests,
                     most,
                     left["draining"],
@@ -83,13 +62,6 @@ def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: 
 
 
 def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bool, cpus: int, is_paced: bool):
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
-
-    from raytricks.cluster.failures import StopRepeatedFailures
-    from raytricks.cluster.resizing import SaveBeforeResize
-    from raytricks.cluster.steady_trainer import SteadyTrainer
-
     config, run_dir = job.config, job.run_dir.resolve()
     os.environ[_START_TIMEOUT] = str(config.hardware.start_timeout_s)
     assignment = {
@@ -102,7 +74,7 @@ def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bo
         "cpus_per_worker": cpus,
         "is_paced": is_paced,
     }
-    return SteadyTrainer(
+    return _SteadyTrainer(
         train_worker,
         train_loop_config=assignment,
         scaling_config=ScalingConfig(
@@ -122,6 +94,13 @@ def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bo
     )
 
 
-def remove_old_launches(run_dir: Path) -> None:
-    """Remove what Ray Train has kept of launches that were killed."""
-    shutil.rmtree(run_dir / RAY_FOLDER, ignore_errors=True)
+class _SteadyTrainer(TorchTrainer):
+    """A TorchTrainer whose workers live as long as its controller, whatever else runs on the machine.
+
+    The cleaner of Ray 2.60 asks the state API whether the controller lives. On a cluster without a
+    dashboard, or with RAY_API_SERVER_ADDRESS set, another cluster answers that it knows no such actor,
+    and the cleaner takes the workers' resources away. The controller's end frees them without it.
+    """
+
+    def _create_default_callbacks(self):
+        return [one for one in super()._create_default_callbacks() if type(one).__name__ != _CLEANER]

@@ -1,19 +1,28 @@
 """What each Ray Train worker runs: a thin shell around `run_epochs`."""
 
+from collections.abc import Callable
 import json
 from pathlib import Path
 import socket
 import time
 from typing import Any
 
-from raytricks.cluster.pace import Pace
-from raytricks.cluster.preemption import preempted_nodes
+import ray
+from ray import train
+from ray.train.torch import get_device
+import torch
+
+from raytricks.cluster.elastic import preempted_nodes
+from raytricks.cluster.epoch_barrier import EpochBarrier
+from raytricks.cluster.failures import WorkerFailure
 from raytricks.cluster.requests import Requests
 from raytricks.config.schemas import config_sent
 from raytricks.errors import InterruptedRun, RaytricksError
 from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.fencing import require_visible
+from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.signals import LEAVE
+from raytricks.training.worker import Worker
 
 _TELL_WAIT_S = 2.0
 
@@ -32,8 +41,6 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         WorkerFailure: for the driver.
     """
-    from raytricks.cluster.failures import WorkerFailure
-
     worker = _this_worker(assignment["cpus_per_worker"])
     requests = Requests(Path(assignment["run_dir"]))
 
@@ -60,13 +67,7 @@ def train_worker(assignment: dict[str, Any]) -> dict[str, Any] | None:
     return {"num_staying": worker.world_size - len(leaving), "draining": list(draining)}
 
 
-def _this_worker(cpus: int):
-    from ray import train
-    from ray.train.torch import get_device
-    import torch
-
-    from raytricks.training.worker import Worker
-
+def _this_worker(cpus: int) -> Worker:
     keep_freed_memory()
     torch.set_num_threads(cpus)
     context = train.get_context()
@@ -75,13 +76,8 @@ def _this_worker(cpus: int):
     return Worker(context.get_world_rank(), context.get_world_size(), device)
 
 
-def _train(assignment: dict[str, Any], worker, asked) -> bool:
-    """Train until the run is finished; False when it was left while waiting for its pace."""
-    import ray
-    from ray import train
-
-    from raytricks.training.loop import TrainingJob, run_epochs
-
+def _train(assignment: dict[str, Any], worker: Worker, asked: Callable[[], int]) -> bool:
+    """Train until the run is finished; False when it was left while waiting for the next epoch to be granted."""
     run_dir = Path(assignment["run_dir"])
     require_visible(run_dir, assignment["launch"], host=socket.gethostname())
     job = TrainingJob(
@@ -94,7 +90,7 @@ def _train(assignment: dict[str, Any], worker, asked) -> bool:
         train.report({name: value for name, value in record.items() if name != "kind"})
         is_last = record["epoch"] == job.config.recipe.epochs
         if assignment["is_paced"] and not is_last:
-            pace = Pace(run_dir)
-            if not pace.wait_after(record["epoch"], is_first=worker.is_first, stop_requested=asked):
+            barrier = EpochBarrier(run_dir)
+            if not barrier.wait_after(record["epoch"], is_first=worker.is_first, stop_requested=asked):
                 return False
     return True

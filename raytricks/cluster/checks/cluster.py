@@ -1,15 +1,10 @@
-"""Reach the cluster of RAY_ADDRESS, before and after connecting to it."""
+"""The cluster of RAY_ADDRESS, as far as it can be judged without Ray: does it answer, is it large enough."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-import json
+from collections.abc import Mapping, Sequence
 import os
-import platform
 import socket
-import sys
 from typing import Any
 
-from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, MODE, token_source
 from raytricks.cluster.checks.result import CheckResult, fail, ok
 from raytricks.cluster.placement import Node, require_room
 from raytricks.config import ExperimentConfig
@@ -62,96 +57,6 @@ def _speaks_grpc(host: str, port: int) -> bool:
             return connection.recv(4)[3:] == b"\x04"
         except OSError:  # it hung up, or is silent
             return False
-
-
-def check_entry(address: str) -> CheckResult | None:
-    """Say why the cluster would turn us away: its token, or other versions than here; None when it would not.
-
-    Raises:
-        ClusterError: RAY_AUTH_TOKEN_PATH names no file with a token.
-    """
-    if os.environ.get(MODE) == "token" and token_source() is None:  # on which Ray 2.60 aborts the process
-        return fail("ray", f"{MODE}=token, and there is no token for {address}", HOW_TO_NAME_A_TOKEN)
-    if address == "auto":
-        return None
-    import ray
-    from ray.exceptions import AuthenticationError
-
-    try:
-        known = read_from_gcs(address, b"CLUSTER_METADATA", b"cluster")
-    except AuthenticationError:
-        if os.environ.get(MODE, "token") != "token":
-            return fail("ray", f"{address} asks for a token, and {MODE} is {os.environ[MODE]}", f"unset {MODE}")
-        ours = token_source()
-        found = "there is none here" if ours is None else f"that of {ours} is another one's"
-        return fail("ray", f"{address} asks for a token, {found}", HOW_TO_NAME_A_TOKEN)
-    if known is None:
-        return None  # connecting will tell why
-    theirs = json.loads(known)
-    pairs = {
-        "Ray": (theirs.get("ray_version"), ray.__version__),
-        "Python": (theirs.get("python_version"), platform.python_version()),
-    }
-    wrong = [f"{name} is {there} there, {here} here" for name, (there, here) in pairs.items() if there != here]
-    if not wrong:
-        return None
-    return fail("ray", f"{address}: {'; '.join(wrong)}", "install the cluster's versions here, or use its image")
-
-
-def read_from_gcs(address: str, key: bytes, namespace: bytes) -> bytes | None:
-    """Return a value of the cluster's own store; None without one, or when it cannot be asked.
-
-    Raises:
-        ray.exceptions.AuthenticationError: the token is missing or wrong.
-    """
-    from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
-    from ray.exceptions import AuthenticationError
-
-    with _without_native_stderr():
-        try:
-            return GcsClient(address=address).internal_kv_get(key, namespace=namespace, timeout=_TIMEOUT_S)
-        except AuthenticationError:
-            raise
-        except Exception:  # noqa: BLE001 (Ray 2.60 raises several private kinds)
-            return None
-
-
-@contextmanager
-def _without_native_stderr() -> Iterator[None]:
-    """Ray's C++ part tells of each attempt on file descriptor 2, whatever its log level."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def dashboard_address() -> str | None:
-    """Return where the cluster that Ray is connected to says that its dashboard is."""
-    import ray
-
-    known = read_from_gcs(ray.get_runtime_context().gcs_address, b"dashboard", b"dashboard")
-    return None if known is None else known.decode()
-
-
-def name_nodes() -> tuple[dict[str, str], set[str], int]:
-    """Return name -> id of the nodes that are alive, their addresses, and how many have gone."""
-    import ray
-
-    nodes = ray.nodes()
-    alive = [node for node in nodes if node["Alive"]]
-    hosts = [node["NodeManagerAddress"] for node in alive]
-    named = {
-        node["NodeManagerAddress"]
-        if hosts.count(node["NodeManagerAddress"]) == 1
-        else f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node["NodeID"]
-        for node in alive
-    }
-    return named, set(hosts), len(nodes) - len(alive)
 
 
 def judge_nodes_alive(address: str, resources: Mapping[str, Any], num_alive: int, num_gone: int) -> CheckResult:

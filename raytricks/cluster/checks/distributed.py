@@ -6,12 +6,16 @@ from pathlib import Path
 import time
 from typing import Any
 
+import ray
+from ray import train
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 import torch
 from torch import distributed as dist
 
 from raytricks.cluster.checks.result import CheckResult, fail, ok, warn
 from raytricks.cluster.checks.storage import open_trial_directory
-from raytricks.cluster.trainer import FitThread
+from raytricks.cluster.follower import FitThread
 from raytricks.config import ExperimentConfig, load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
@@ -95,8 +99,6 @@ def check_distributed(config: ExperimentConfig, resources: dict[str, float], out
 
 def available_cpus() -> float:
     """Return the CPUs of the cluster that nobody uses now."""
-    import ray
-
     return float(ray.available_resources().get("CPU", 0))
 
 
@@ -133,9 +135,6 @@ def run_group(trial_dir: Path, *, use_gpu: bool) -> GroupMeasurement:
     Args:
         trial_dir: Ray Train's files go there.
     """
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     per_worker = {"CPU": 1} | ({"GPU": 1} if use_gpu else {})
     scaling = ScalingConfig(
         num_workers=_NUM_WORKERS, use_gpu=use_gpu, resources_per_worker=per_worker, placement_strategy="SPREAD"
@@ -152,10 +151,6 @@ def run_group(trial_dir: Path, *, use_gpu: bool) -> GroupMeasurement:
 
 def measure_worker() -> GroupMeasurement:
     """Run in each worker: sum, train, compare."""
-    import ray
-    from ray import train
-    from ray.train.torch import get_device
-
     torch.set_num_threads(1)
     context, device = train.get_context(), get_device()
     assert isinstance(device, torch.device)

@@ -7,6 +7,11 @@ import time
 from typing import Any
 import uuid
 
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from raytricks.cluster.checks import probe as probe_module
 from raytricks.cluster.checks.machine import check_machines
 from raytricks.cluster.checks.probe import describe_path, read_facts, read_mark, write_mark
@@ -95,11 +100,6 @@ def judge_clocks(clocks: Mapping[str, tuple[float, float]]) -> CheckResult:
 
 def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_path: str | None) -> NodeAnswers:
     """Start a probe on each node, pinned to it and without a CPU of its own, and collect what they say."""
-    import ray
-    from ray import cloudpickle
-    from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     mark = uuid.uuid4().hex
     write_mark(trial_dir / "driver", mark)
     request = {"trial_dir": str(trial_dir), "mark": mark, "output_dir": str(output_dir), "data_path": data_path}
@@ -132,9 +132,6 @@ def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_
 
 def _collect(probes: Mapping[str, Any], requests: Mapping[str, dict[str, Any]], found: NodeAnswers) -> None:
     """Wait for all answers at once."""
-    import ray
-    from ray.exceptions import RayError
-
     pending = {name: probe.answer.remote(requests[name]) for name, probe in probes.items()}
     ray.wait(list(pending.values()), num_returns=len(pending), timeout=_ANSWER_TIMEOUT_S)
     for name, reference in pending.items():
@@ -152,8 +149,6 @@ def _reason(error: BaseException) -> str:
 
 def _compare_clocks(probe: Any) -> tuple[float, float]:
     """Return how far a node's clock is ahead and how far that may be off; the quickest answer counts."""
-    import ray
-
     measured: list[tuple[float, float]] = []
     for _ in range(_CLOCK_QUESTIONS):
         asked_s, started_s = time.time(), time.perf_counter()

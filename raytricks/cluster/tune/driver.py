@@ -11,10 +11,10 @@ import os
 import shutil
 from typing import Any
 
+from raytricks.cluster.follower import FitThread
 from raytricks.cluster.placement import cpus_per_trial_worker, require_chosen_device
-from raytricks.cluster.requests import STOP_FILE
+from raytricks.cluster.requests import RAY_FOLDER, STOP_FILE
 from raytricks.cluster.session import require_resources
-from raytricks.cluster.trainer import RAY_FOLDER, FitThread
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError, ConfigError, InterruptedRun
 from raytricks.training.records import Record
@@ -72,7 +72,7 @@ def run_trials(
     ray_folder = task.trials_dir.parent / RAY_FOLDER
     shutil.rmtree(ray_folder, ignore_errors=True)  # of a launch that was cut off
 
-    # import ray, which reads the environment
+    # the seam: Ray reads the environment, set above, when it is imported
     from raytricks.cluster.failures import as_raytricks_error
     from raytricks.cluster.tune.events import TrialEvents
     from raytricks.cluster.tune.tuner import make_tuner

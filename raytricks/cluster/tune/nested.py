@@ -6,10 +6,11 @@ from typing import Any
 
 import ray
 
+from raytricks.cluster.epoch_barrier import EpochBarrier
 from raytricks.cluster.failures import as_raytricks_error
-from raytricks.cluster.pace import Pace
+from raytricks.cluster.follower import FitThread
 from raytricks.cluster.requests import STOP_FILE, Requests
-from raytricks.cluster.trainer import FitThread, fit_run
+from raytricks.cluster.trainer import fit_run
 from raytricks.cluster.tune.trial import OneWorkerTrial
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import Record
@@ -49,19 +50,19 @@ def _paced_epochs(
 
     However the iteration ends, the workers end too and their resources are free again.
     """
-    pace, stop_file = Pace(job.run_dir), job.run_dir / STOP_FILE
+    barrier, stop_file = EpochBarrier(job.run_dir), job.run_dir / STOP_FILE
     requests = Requests(job.run_dir)
     requests.clear()
-    pace.clear()
-    pace.grant(num_made + 1)
+    barrier.clear()
+    barrier.grant(num_made + 1)
     fit.start()
     epoch = num_made
     try:
         while fit.is_alive():
-            if pace.reached > epoch:
+            if barrier.reached > epoch:
                 epoch += 1
                 yield _record_of(job, epoch)
-                pace.grant(epoch + 1)
+                barrier.grant(epoch + 1)
             elif (signal_number := stop_requested()) and not stop_file.exists():
                 stop_file.write_text(str(signal_number))
             fit.join(_POLL_INTERVAL_S)
@@ -74,7 +75,7 @@ def _paced_epochs(
             stop_file.write_text(str(int(signal.SIGTERM)))
             fit.join(_RELEASE_WAIT_S)
         requests.clear()
-        pace.clear()
+        barrier.clear()
 
 
 def _record_of(job: TrainingJob, epoch: int) -> Record:

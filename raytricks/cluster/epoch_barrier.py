@@ -12,7 +12,7 @@ _REACHED, _GRANTED = ".epoch-reached", ".epoch-granted"
 _POLL_INTERVAL_S = 0.02
 
 
-class Pace:
+class EpochBarrier:
     """The two files of a run."""
 
     def __init__(self, run_dir: Path) -> None:

@@ -5,7 +5,8 @@
 >>> model = raytricks.load_model(result.run_dir)
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from raytricks.version import __version__
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from raytricks.config import ExperimentConfig, load_config
     from raytricks.plan import Plan, plan_run
     from raytricks.recipe.doctor import Finding
+    from raytricks.remote import submit
+    from raytricks.report.progress import Reporter
     from raytricks.run import RunResult
     from raytricks.study import Study, tune
-    from raytricks.submit import submit
     from raytricks.training.model_file import TrainedModel, load_model
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Finding",
     "Job",
     "Plan",
+    "Reporter",
     "RunResult",
     "Study",
     "TrainedModel",
@@ -42,6 +45,7 @@ _HOMES = {
     "ExperimentConfig": "raytricks.config",
     "load_config": "raytricks.config",
     "Plan": "raytricks.plan",
+    "Reporter": "raytricks.report.progress",
     "RunResult": "raytricks.run",
     "diagnose": "raytricks.api",
     "plan_run": "raytricks.plan",
@@ -50,16 +54,15 @@ _HOMES = {
     "Study": "raytricks.study",
     "tune": "raytricks.study",
     "Job": "raytricks.cluster.jobs.job",
-    "submit": "raytricks.submit",
+    "submit": "raytricks.remote",
     "TrainedModel": "raytricks.training.model_file",
     "load_model": "raytricks.training.model_file",
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `import raytricks` needs neither torch nor ray."""
     if name not in _HOMES:
         raise AttributeError(f"module 'raytricks' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+    return found

@@ -46,7 +46,7 @@ def require_target(target: str | None) -> None:
 
 def _meant(target: str) -> str:
     """Return what a first argument that is no path was probably meant to be."""
-    from raytricks.config import dotted_keys
+    from raytricks.config import dotted_keys  # pydantic, which --help does not need
 
     if target in dotted_keys():
         return f"; to set it, write {target}=VALUE"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+import raytricks
 from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
 from raytricks.errors import ClusterError
 
@@ -20,13 +21,11 @@ def check(
     """Check that this machine, and the cluster of RAY_ADDRESS, can carry out a run; exit with 4 if not."""
     target, settings = split_arguments(target, overrides)
     require_target(target)
-    from raytricks.config import load_config
-
     if target is not None and Path(target).expanduser().is_dir():
-        config = load_config(None, settings, {"data.path": target}, "the directory given").config
+        config = raytricks.load_config(None, settings, {"data.path": target}, "the directory given").config
     else:
-        config = load_config(target, settings).config
-    from raytricks.cluster.checks.environment import check_environment
+        config = raytricks.load_config(target, settings).config
+    from raytricks.cluster.checks.environment import check_environment  # numpy and more, which --help does not need
     from raytricks.report.check_lines import print_json, print_results
 
     show = print_json if as_json else print_results

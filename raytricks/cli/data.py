@@ -45,7 +45,7 @@ def pack(
     max_corrupt: Annotated[int, typer.Option(min=0, help="Leave out up to N unreadable images.")] = 0,
 ) -> None:
     """Pack a data set for fast training, with smaller images. Run it again to go on after a stop."""
-    from raytricks.data import pack as packing
+    from raytricks.data import pack as packing  # the seam: numpy, pyarrow and the codecs
 
     with _progress("packing") as show:
         result = packing.pack(
@@ -78,10 +78,10 @@ def info(
     """Show what a data set holds, and what is wrong with it."""
     if sheet is not None and not sheet.lower().endswith(".png"):
         raise ConfigError(f"--contact-sheet {sheet}: must end with .png")
-    from raytricks.data.info import data_info
-    from raytricks.data.listing import list_source
+    from raytricks.data import contact_sheet, info  # as above
+    from raytricks.data import listing as listings
 
-    listing = list_source(path)
+    listing = listings.list_source(path)
     with _progress("reading") as show:
         seen = 0
 
@@ -90,12 +90,10 @@ def info(
             seen += count
             show(seen, len(listing))
 
-        found = data_info(listing, verify=verify, progress=advance)
+        found = info.data_info(listing, verify=verify, progress=advance)
     typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(_info_lines(found)))
     if sheet is not None:
-        from raytricks.data.contact_sheet import contact_sheet
-
-        _save_sheet(contact_sheet(listing, seed=seed), sheet)
+        _save_sheet(contact_sheet.contact_sheet(listing, seed=seed), sheet)
     if verify and found.unreadable:
         count = len(found.unreadable)
         raise DataError(f"{path}: {count} image{'s' if count > 1 else ''} cannot be read; restore or remove them")
@@ -107,10 +105,9 @@ def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich import console, progress  # drawn on a terminal only
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress.Progress(console=console.Console(stderr=True), transient=True) as bar:
         task = bar.add_task(verb)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -1,16 +1,17 @@
 """`raytricks jobs`: list the jobs of a cluster, ask for one, read its log, stop it."""
 
 from datetime import datetime
+import json
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import raytricks
 from raytricks.cli.submit import Address, follow_job
 
 if TYPE_CHECKING:
     from raytricks.cluster.jobs.info import JobInfo
-    from raytricks.cluster.jobs.job import Job
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Jobs that were submitted to a Ray cluster.")
 
@@ -25,14 +26,10 @@ def show_jobs(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, nothing else.")] = False,
 ) -> None:
     """List the jobs of the cluster, the newest first."""
-    from raytricks.cluster.jobs.address import find_address
-    from raytricks.cluster.jobs.dashboard import Dashboard
-    from raytricks.cluster.jobs.job import list_jobs
+    from raytricks.cluster.jobs.job import jobs_at  # slow to import, and --help does not need it
 
-    found = list_jobs(Dashboard.connect(find_address(address)))
+    found = jobs_at(address)
     if as_json:
-        import json
-
         typer.echo(json.dumps([_as_json(info) for info in found], indent=1))
         return
     rows = [("id", "status", "started", "duration", "command"), *map(_row, found)]
@@ -46,7 +43,7 @@ def show_jobs(
 @jobs_app.command(epilog="Example:  raytricks jobs status train-20260101-120000-ab12")
 def status(id: Id, address: Address = None) -> None:
     """Print the status of a job, and why it failed."""
-    info = _job(id, address).info()
+    info = raytricks.Job.at(address, id).info()
     code = f", exit code {info.exit_code}" if info.exit_code is not None else ""
     typer.echo(f"{info.id}: {info.status}{code}, started {_time(info.started_at)}, {_duration(info)}")
     typer.echo(info.entrypoint)
@@ -63,7 +60,7 @@ def logs(
     ] = False,
 ) -> None:
     """Print what a job has printed."""
-    job = _job(id, address)
+    job = raytricks.Job.at(address, id)
     if follow:
         job.info()  # an unknown id is one line
         raise typer.Exit(follow_job(job))
@@ -77,17 +74,9 @@ def logs(
 @jobs_app.command(epilog="Example:  raytricks jobs stop train-20260101-120000-ab12")
 def stop(id: Id, address: Address = None) -> None:
     """Stop a job (SIGTERM, then SIGKILL) and wait until it has stopped."""
-    job = _job(id, address)
+    job = raytricks.Job.at(address, id)
     is_stopped = job.stop()
     typer.echo(f"{id}: {'STOPPED' if is_stopped else f'was over already, {job.status()}'}")
-
-
-def _job(id: str, address: str | None) -> "Job":
-    from raytricks.cluster.jobs.address import find_address
-    from raytricks.cluster.jobs.dashboard import Dashboard
-    from raytricks.cluster.jobs.job import Job
-
-    return Job(Dashboard.connect(find_address(address)), id)
 
 
 def _row(info: "JobInfo") -> tuple[str, str, str, str, str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+import raytricks
 from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments, with_resume_value
 from raytricks.cli.check import check
 from raytricks.cli.data import data_app
@@ -72,11 +73,10 @@ def doctor(
             "(try: raytricks doctor configs/digits.yaml)"
         )
     require_target(target)
-    from raytricks.api import diagnose
-    from raytricks.recipe.doctor import refuse
-
-    findings = diagnose(target, settings)
+    findings = raytricks.diagnose(target, settings)
     if strict:
+        from raytricks.recipe.doctor import refuse  # pydantic, which --help does not need
+
         refuse(findings)
     for finding in findings:
         typer.echo(f"warning: {finding}")
@@ -90,16 +90,16 @@ def doctor(
 )
 def config_show(target: Target = None, overrides: OverrideList = None) -> None:
     """Print the whole config with the source of each value."""
-    from raytricks.config import load_config, show
+    from raytricks.config import show  # pydantic, which --help does not need
 
     target, settings = split_arguments(target, overrides)
-    typer.echo(show(load_config(target, settings)), nl=False)
+    typer.echo(show(raytricks.load_config(target, settings)), nl=False)
 
 
 @config_app.command("schema", epilog="Example:  raytricks config schema > raytricks.schema.json")
 def config_schema() -> None:
     """Print the JSON schema of config files, for editors."""
-    from raytricks.config import json_schema
+    from raytricks.config import json_schema  # as above
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
@@ -112,7 +112,7 @@ def models(
     timm: Annotated[bool, typer.Option("--timm", help="Also list the models of timm.")] = False,
 ) -> None:
     """List the models that model.name knows."""
-    from raytricks.models import registry, timm_models
+    from raytricks.models import registry, timm_models  # the seam: torch
 
     names = registry.list_models()
     if timm:
@@ -126,7 +126,7 @@ def models(
 @app.command(epilog="Example:  raytricks trust runs/from-a-colleague")
 def trust(run_dir: Annotated[str, typer.Argument(help="A run's directory whose code you have read.")]) -> None:
     """Let the code that somebody else's run names be imported when the run is resumed, repeated or loaded."""
-    from raytricks.config.run_code import trust_run
+    from raytricks.config.run_code import trust_run  # pydantic
 
     for part in trust_run(Path(run_dir)):
         typer.echo(f"trusted: {part.kind} {part.spec} ({part.fingerprint[:12]})")

@@ -23,13 +23,12 @@ def parts(
     if kind == _CHECK:
         _check(path)
         return
-    from raytricks.parts.part import KINDS  # pydantic, which --help does not need
-    from raytricks.parts.registry import BUILT_IN
+    from raytricks.parts.registry import BUILT_IN, KINDS  # pydantic, which --help does not need
 
     if kind is not None and kind not in KINDS:
         hint = did_you_mean(kind, [*KINDS, _CHECK]) or ";"
         raise ConfigError(f"parts: unknown kind {kind!r}{hint} there are {', '.join(KINDS)}")
-    from raytricks.report.parts_table import markdown_table, part_lines
+    from raytricks.report.parts_table import markdown_table, part_lines  # as above
 
     rows = [row for row in BUILT_IN if kind in (None, row.kind)]
     if markdown:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import raytricks
 from raytricks.errors import InterruptedRun
 
 if TYPE_CHECKING:
@@ -38,11 +39,9 @@ def submit_and_follow(
     ] = False,
 ) -> None:
     """Run a command as a job of a Ray cluster, in a copy of this directory."""
-    from raytricks.submit import submit  # ray's layer, which --help does not need
-
     words = list(command or [])
     follow = follow or _FOLLOW in words  # no command that can be submitted has such an option
-    job = submit(
+    job = raytricks.submit(
         [word for word in words if word != _FOLLOW],
         address=address,
         name=name,
@@ -60,7 +59,7 @@ def submit_and_follow(
 
 def follow_job(job: "Job") -> int:
     """Print a job's log until its end; returns its exit code. Ctrl-C leaves the job alone."""
-    from raytricks.cluster.jobs.log import without_notes_of_ray
+    from raytricks.cluster.jobs.log import without_notes_of_ray  # slow to import, and --help does not need it
 
     try:
         info = job.follow(without_notes_of_ray(lambda text: typer.echo(text, nl=False)))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+import raytricks
 from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
 from raytricks.errors import ConfigError
 
@@ -38,11 +39,8 @@ def train(
     if quiet and as_json:
         raise ConfigError("--quiet prints nothing and --json prints the metrics; leave one of them out")
     require_target(target)
-    from raytricks.api import train as train_model
-    from raytricks.report.progress import Reporter
-
-    reporter = Reporter("quiet" if quiet else "json" if as_json else "text")
-    train_model(
+    reporter = raytricks.Reporter("quiet" if quiet else "json" if as_json else "text")
+    raytricks.train(
         target,
         settings,
         resume=resume,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+import raytricks
 from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
 from raytricks.errors import ConfigError
 
@@ -54,16 +55,13 @@ def tune(
         settings = [*settings, _budget_setting(budget)]
     if retrain_seeds is not None:
         settings = [*settings, f"tune.retrain_seeds={retrain_seeds}"]
-    from raytricks.report.progress import Reporter
-    from raytricks.study import open_launch
+    from raytricks import study  # the seam: torch
 
-    reporter = Reporter("quiet" if quiet else "json" if as_json else "text")
+    reporter = raytricks.Reporter("quiet" if quiet else "json" if as_json else "text")
     try:
-        launch = open_launch(target, settings, resume=resume, reporter=reporter)
+        launch = study.open_launch(target, settings, resume=resume, reporter=reporter)
         if plan:
-            from raytricks.study.plan import forecast_study
-
-            launch.show_forecast(forecast_study(launch, price))
+            launch.show_forecast(study.forecast_study(launch, price))
         else:
             launch.run()
     finally:

@@ -39,8 +39,7 @@ def train_on_ray(
         # the seam: Ray reads the environment, which the session has set, when it is imported
         import ray
 
-        from raytricks.cluster.failures import as_raytricks_error
-        from raytricks.cluster.trainer import fit_run
+        from raytricks.cluster import failures, trainer
 
         config, nodes = job.config, alive_nodes()
         cpus = config.hardware.cpus_per_worker or cpus_per_worker(nodes, config.most_workers, use_gpu=use_gpu)
@@ -49,7 +48,7 @@ def train_on_ray(
         started()
         clean_up(job.run_dir)
         data = ray.put(job.data)
-        fit = FitThread(lambda: fit_run(job, data, use_gpu=use_gpu, cpus=cpus))
+        fit = FitThread(lambda: trainer.fit_run(job, data, use_gpu=use_gpu, cpus=cpus))
         follower = Follower(job.run_dir / METRICS_FILE, listener)
         fit.start()
         is_stopping = False
@@ -63,7 +62,7 @@ def train_on_ray(
         follower.poll()
         clean_up(job.run_dir)
         if fit.error is not None:
-            raise as_raytricks_error(fit.error, job.run_dir) from fit.error
+            raise failures.as_raytricks_error(fit.error, job.run_dir) from fit.error
 
 
 def clean_up(run_dir: Path) -> None:

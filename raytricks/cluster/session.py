@@ -43,8 +43,7 @@ def ray_session() -> Iterator[dict[str, float]]:
         ClusterError: no cluster at the address, or Ray does not start.
     """
     prepare_environment()
-    import ray  # after the environment is set; reads it on import
-    from ray.exceptions import AuthenticationError
+    import ray.exceptions  # after the environment is set; Ray reads it on import
 
     is_ours = not ray.is_initialized()
     if is_ours:
@@ -54,7 +53,7 @@ def ray_session() -> Iterator[dict[str, float]]:
             options["include_dashboard"] = False
         try:
             ray.init(address=address, **options)
-        except (AuthenticationError, ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (ray.exceptions.AuthenticationError, ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             first_line = str(error).strip().splitlines()[0]
             # a wrong token looks like a cluster that does not answer (Ray 2.60)
             token = "" if address == "local" else f"; if it wants a token, {HOW_TO_NAME_A_TOKEN}"

@@ -16,18 +16,16 @@ def import_timm(name: str) -> ModuleType:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        import timm
-    except ImportError:
-        raise ConfigError(f"model.name: {name} needs timm; pip install 'raytricks[timm]'") from None
+    timm = _timm()
+    if timm is None:
+        raise ConfigError(f"model.name: {name} needs timm; pip install 'raytricks[timm]'")
     return timm
 
 
 def list_timm_models() -> list[str]:
     """Return timm's names, prefixed and without pretrained tags; empty when timm is not installed."""
-    try:
-        import timm
-    except ImportError:
+    timm = _timm()
+    if timm is None:
         return []
     return [TIMM + name for name in timm.list_models()]
 
@@ -45,9 +43,8 @@ def is_timm_model(name: str) -> bool:
 
 def closest_timm_models(name: str) -> list[str]:
     """Return the prefixed names that look like this one, with or without its prefix; empty without timm."""
-    try:
-        import timm
-    except ImportError:
+    timm = _timm()
+    if timm is None:
         return []
     kind = name.removeprefix(TIMM)
     architecture, _, tag = kind.partition(".")
@@ -76,3 +73,11 @@ def create_timm_model(
     if published is not None and published.fixed_input_size:  # timm's mark of the models that take img_size
         options["img_size"] = image_size
     return timm.create_model(kind, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options)
+
+
+def _timm() -> ModuleType | None:
+    try:
+        import timm  # an extra, which takes seconds
+    except ImportError:
+        return None
+    return timm

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from raytricks.parts import losses, metrics, optimizers, sources, tricks
-from raytricks.parts.part import Kind, Part
+from raytricks.parts.part import KINDS, Kind, Part
+
+__all__ = ["BUILT_IN", "KINDS", "in_order", "named", "of_kind"]
 
 BUILT_IN: tuple[Part, ...] = (
     *tricks.ROWS,

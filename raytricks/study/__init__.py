@@ -13,9 +13,10 @@ from typing import Any
 from raytricks.plan import Overrides
 from raytricks.report.progress import Reporter
 from raytricks.study.launch import open_launch
+from raytricks.study.plan import forecast_study
 from raytricks.study.results import Study
 
-__all__ = ["Study", "tune"]
+__all__ = ["Study", "forecast_study", "open_launch", "tune"]
 
 
 def tune(

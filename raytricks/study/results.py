@@ -9,6 +9,7 @@ from typing import Any
 
 from raytricks.config import ExperimentConfig, load_config
 from raytricks.report.study_page import write_study_page
+from raytricks.report.study_tables import trials_table, write_results_parquet, write_trials_csv
 from raytricks.tuning import study_directory as files
 from raytricks.tuning.analysis import best_trial, knob_importance, rung_correlation
 from raytricks.tuning.certificate import certificate_lines
@@ -38,8 +39,6 @@ class Study:
     @property
     def trials(self):
         """The trials as a pandas DataFrame, one row each."""
-        from raytricks.report.study_tables import trials_table
-
         return trials_table(self.result)
 
     def report(self) -> Path:
@@ -116,8 +115,6 @@ def write_study(final: ExperimentConfig, result: StudyResult) -> Study:
     Args:
         final: as of `retrainable`.
     """
-    from raytricks.report.study_tables import write_results_parquet, write_trials_csv
-
     study_dir = Path(result.study_dir)
     write_trials_csv(result, study_dir / files.TABLE_FILE)
     write_results_parquet(result, study_dir / files.PARQUET_FILE)

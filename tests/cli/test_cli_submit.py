@@ -11,7 +11,7 @@ import pytest
 from raytricks.cli.command_line import parse_command
 from raytricks.cluster.jobs.command import JobCommand
 from raytricks.errors import ConfigError
-from raytricks.submit import submit
+from raytricks.remote import submit
 
 DEAD = "http://127.0.0.1:1"
 FAR = "http://192.0.2.77:8265"

@@ -6,6 +6,7 @@ import time
 from typing import Any
 from urllib.parse import quote
 
+from raytricks.cluster.jobs.address import find_address
 from raytricks.cluster.jobs.client import job_client, quietly
 from raytricks.cluster.jobs.dashboard import Dashboard, NoAnswer, Refusal
 from raytricks.cluster.jobs.info import PENDING, STOPPED, JobInfo, last_line, used_id
@@ -34,6 +35,15 @@ class Job:
     def __init__(self, dashboard: Dashboard, id: str, run_dir: str | None = None) -> None:
         self.id, self.run_dir = id, run_dir
         self._dashboard = dashboard
+
+    @classmethod
+    def at(cls, address: str | None, id: str) -> "Job":
+        """Return a job of the cluster at an address, None for the one that the environment names.
+
+        Raises:
+            ClusterError: no cluster answers there.
+        """
+        return cls(Dashboard.connect(find_address(address)), id)
 
     def __repr__(self) -> str:
         return f"Job({self.id!r}, {self._dashboard.address.url!r})"
@@ -149,6 +159,11 @@ class Job:
                 hint = did_you_mean(self.id, known) or "; `raytricks jobs list` shows what there is"
                 raise ClusterError(f"no job {self.id!r} at {self._dashboard.address.url}{hint}") from None
             raise ClusterError(f"job {self.id}: {last_line(refusal.text) or f'HTTP {refusal.status}'}") from None
+
+
+def jobs_at(address: str | None) -> list[JobInfo]:
+    """Return the jobs that were submitted to the cluster at an address, the newest first; see `Job.at`."""
+    return list_jobs(Dashboard.connect(find_address(address)))
 
 
 def list_jobs(dashboard: Dashboard) -> list[JobInfo]:

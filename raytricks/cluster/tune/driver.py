@@ -11,18 +11,15 @@ import os
 import shutil
 from typing import Any
 
-from raytricks.cluster.follower import FitThread
 from raytricks.cluster.placement import cpus_per_trial_worker, require_chosen_device
 from raytricks.cluster.requests import RAY_FOLDER, STOP_FILE
 from raytricks.cluster.session import require_resources
 from raytricks.config import ExperimentConfig
-from raytricks.errors import ClusterError, ConfigError, InterruptedRun
+from raytricks.errors import ClusterError, ConfigError
 from raytricks.training.records import Record
 from raytricks.tuning.rungs import TAKING_TURNS
 from raytricks.tuning.study_task import StudyTask
 
-_POLL_INTERVAL_S = 0.1
-_STOP_WAIT_S = 15
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table even at verbosity 0 (Ray 2.60)
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -72,34 +69,17 @@ def run_trials(
     ray_folder = task.trials_dir.parent / RAY_FOLDER
     shutil.rmtree(ray_folder, ignore_errors=True)  # of a launch that was cut off
 
-    # the seam: Ray reads the environment, set above, when it is imported
-    from raytricks.cluster.failures import as_raytricks_error
-    from raytricks.cluster.tune.events import TrialEvents
-    from raytricks.cluster.tune.tuner import make_tuner
+    from raytricks.cluster.tune.tuner import fit_trials  # the seam: Ray reads the environment when it is imported
 
-    events = TrialEvents(task)
-    tuner = make_tuner(
+    fit_trials(
         task,
         slots=slots,
         resources=resources,
         use_gpu=use_gpu,
-        events=events,
-        folder=ray_folder,
+        listener=listener,
+        stop_requested=stop_requested,
         trial_class=trial_class,
     )
-    fit = FitThread(tuner.fit)
-    fit.start()
-    while fit.is_alive():
-        if signal_number := stop_requested():
-            stop_file.write_text(str(signal_number))
-            fit.join(_STOP_WAIT_S)
-            events.poll(listener)
-            raise InterruptedRun("the search was stopped; its trials are saved", signal_number)
-        fit.join(_POLL_INTERVAL_S)
-        events.poll(listener)
-    events.poll(listener)
-    if fit.error is not None:
-        raise as_raytricks_error(fit.error, task.trials_dir) from fit.error
     shutil.rmtree(ray_folder, ignore_errors=True)
 
 

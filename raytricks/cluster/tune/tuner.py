@@ -1,5 +1,6 @@
-"""The Tuner of Ray Tune for a study's trials."""
+"""The Tuner of Ray Tune for a study's trials, and the thread that it runs in."""
 
+from collections.abc import Callable
 import os
 from pathlib import Path
 import time
@@ -7,18 +8,65 @@ from typing import Any
 
 from ray import tune
 
+from raytricks.cluster.failures import as_raytricks_error
+from raytricks.cluster.follower import FitThread
 from raytricks.cluster.placement import cpus_per_trial_worker
-from raytricks.cluster.requests import STOP_FILE
+from raytricks.cluster.requests import RAY_FOLDER, STOP_FILE
 from raytricks.cluster.tune.events import TrialEvents
 from raytricks.cluster.tune.nested import ManyWorkersTrial
 from raytricks.cluster.tune.schedulers import METRIC, MODE, make_scheduler
 from raytricks.cluster.tune.trial import OneWorkerTrial
+from raytricks.errors import InterruptedRun
+from raytricks.training.records import Record
 from raytricks.tuning.rungs import TAKING_TURNS
 from raytricks.tuning.study_task import StudyTask
 
 _KEPT_EXPORTS = 4
 """States of a trial that others may still take over; Tune drops older ones."""
 _NESTED_MEMORY_BYTES = 2**20
+_POLL_INTERVAL_S = 0.1
+_STOP_WAIT_S = 15
+
+
+def fit_trials(
+    task: StudyTask,
+    *,
+    slots: int,
+    resources: dict[str, float],
+    use_gpu: bool,
+    listener: Callable[[int, Record | None, str], None],
+    stop_requested: Callable[[], int],
+    trial_class: type[OneWorkerTrial] | None,
+) -> None:
+    """Have the trials carried out, in a thread; arguments as of `run_trials` and `make_tuner`.
+
+    Raises:
+        InterruptedRun: a stop was requested.
+        RaytricksError: Ray Tune itself failed.
+    """
+    events = TrialEvents(task)
+    tuner = make_tuner(
+        task,
+        slots=slots,
+        resources=resources,
+        use_gpu=use_gpu,
+        events=events,
+        folder=task.trials_dir.parent / RAY_FOLDER,
+        trial_class=trial_class,
+    )
+    fit = FitThread(tuner.fit)
+    fit.start()
+    while fit.is_alive():
+        if signal_number := stop_requested():
+            (task.trials_dir / STOP_FILE).write_text(str(signal_number))
+            fit.join(_STOP_WAIT_S)
+            events.poll(listener)
+            raise InterruptedRun("the search was stopped; its trials are saved", signal_number)
+        fit.join(_POLL_INTERVAL_S)
+        events.poll(listener)
+    events.poll(listener)
+    if fit.error is not None:
+        raise as_raytricks_error(fit.error, task.trials_dir) from fit.error
 
 
 def make_tuner(

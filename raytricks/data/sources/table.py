@@ -49,20 +49,19 @@ def list_table(path: Path) -> TableListing:
 
 
 def _columns(path: Path) -> dict[str, list[str]]:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
+    from pyarrow import ArrowException, csv, parquet, string  # slow to import, and few sources are tables
 
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         if path.suffix.lower() == ".csv":
             texts = csv.ConvertOptions(
-                column_types=dict.fromkeys(("path", "label", "split"), pa.string()), strings_can_be_null=False
+                column_types=dict.fromkeys(("path", "label", "split"), string()), strings_can_be_null=False
             )
             table = csv.read_csv(path, convert_options=texts)
         else:
             table = parquet.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
+    except (ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); save the table again") from None
     missing = [name for name in ("path", "label") if name not in table.column_names]
     if missing:

@@ -26,8 +26,7 @@ from raytricks.data.prepared import prepare_data
 from raytricks.plan import plan_run
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.worker import Worker
-from raytricks.tuning.selection import selection_splits
-from raytricks.tuning.study_task import StudyTask
+from raytricks.tuning.study_task import StudyTask, selection_splits
 
 SETTINGS = {
     "data.source": "digits",

@@ -15,11 +15,9 @@ from raytricks.config import ExperimentConfig, LoadedConfig, load_config
 from raytricks.data.loading import find_data
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError
-from raytricks.recipe.dataset_stats import DatasetStats, stats_of
 from raytricks.recipe.phases import Phase, make_phases
-from raytricks.recipe.preset import preset_for
 from raytricks.recipe.recipe import Recipe
-from raytricks.recipe.resolve import resolve_config
+from raytricks.recipe.resolve import DatasetStats, preset_for, resolve_config, stats_of
 
 Overrides = Sequence[str] | Mapping[str, Any]
 RESUME_AUTO = "auto"

@@ -16,7 +16,7 @@ import torch
 from raytricks.cluster.driver import clean_up, train_on_ray
 from raytricks.config import ExperimentConfig
 from raytricks.config.run_code import accepted_code, keep_code, require_same_code
-from raytricks.data.jpeg import require_decoder
+from raytricks.data.image_formats import require_decoder
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.models.cost import count_macs, count_parameters
@@ -25,9 +25,9 @@ from raytricks.models.weights import check_start
 from raytricks.plan import Overrides, Plan, plan_of
 from raytricks.recipe import doctor
 from raytricks.recipe.chain import Chain, metrics_of
-from raytricks.recipe.image_sizes import input_sides
 from raytricks.recipe.parallel_plan import ParallelPlan, plan_parallel
 from raytricks.recipe.phases import epoch_ends
+from raytricks.recipe.resolve import input_sides
 from raytricks.report.header import header_lines
 from raytricks.report.progress import Reporter
 from raytricks.report.summary import summary_lines

@@ -33,9 +33,9 @@ from raytricks.parts.hooks import wanted_arguments
 from raytricks.parts.part import CHOSEN_BY, Part
 from raytricks.parts.registry import BUILT_IN
 from raytricks.recipe.chain import Chain, image_chain
-from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
+from raytricks.recipe.resolve import training_sides
 from raytricks.training.context import RunContext
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from raytricks.data.shard_reader import ShardReader
+from raytricks.data.shard_format import ShardReader
 from raytricks.data.splits import DatasetImages, ShardImages
 from raytricks.errors import DataError
 

@@ -20,10 +20,21 @@ from PIL import Image
 import torch
 from torch import Tensor
 
-from raytricks.data.image_header import ImageHeader, header_of, naming, open_image, orientation_of, read_header
-from raytricks.data.jpeg import Decoder, decode_jpeg, reduction_for, require_decoder
-from raytricks.data.pixel_modes import is_grayscale, to_eight_bits
-from raytricks.data.png import check_pixel_checksums
+from raytricks.data.image_formats import (
+    Decoder,
+    ImageHeader,
+    check_pixel_checksums,
+    decode_jpeg,
+    header_of,
+    is_grayscale,
+    naming,
+    open_image,
+    orientation_of,
+    read_header,
+    reduction_for,
+    require_decoder,
+    to_eight_bits,
+)
 
 __all__ = [
     "DecodeSpec",

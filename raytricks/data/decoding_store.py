@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from raytricks.data.decode import Decoder, DecodeSpec, decode_bytes, decode_crop, read_file, read_header
-from raytricks.data.shard_reader import ShardReader, default_threads
+from raytricks.data.shard_format import ShardReader, default_threads
 from raytricks.data.splits import DatasetImages, ShardImages
 from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore, arranged, canvas_of, crops_of, shared_pool
 

@@ -9,9 +9,8 @@ import numpy as np
 from raytricks.data.contents import Contents
 from raytricks.data.decode import DecodeSpec
 from raytricks.data.decoding_store import DecodingStore
-from raytricks.data.duplicates import Duplicates, find_duplicates
-from raytricks.data.image_header import header_of
-from raytricks.data.inspection import Inspection, inspect_split
+from raytricks.data.image_formats import header_of
+from raytricks.data.inspection import Duplicates, Inspection, find_duplicates, inspect_split
 from raytricks.data.listing import Listing, list_source
 from raytricks.data.prepared import channel_statistics
 from raytricks.data.shard_format import ShardEntry, read_dataset

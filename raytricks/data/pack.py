@@ -16,12 +16,26 @@ from pathlib import Path
 import numpy as np
 
 from raytricks.data.listing import ListedSplit, Listing, list_source
-from raytricks.data.pack_directory import leftovers, locked, naming_a_full_disk, require_usable
-from raytricks.data.pack_image import PackedImage, pack_image
-from raytricks.data.pack_state import Identity, PackState, SplitState, load_state
-from raytricks.data.shard_format import DATASET_FILE, STATE_FILE, Dataset, SplitEntry, read_dataset
-from raytricks.data.shard_reader import read_index, require_size
-from raytricks.data.shard_writer import ShardWriter, write_atomically
+from raytricks.data.pack_state import (
+    Identity,
+    PackState,
+    SplitState,
+    leftovers,
+    load_state,
+    locked,
+    naming_a_full_disk,
+    require_usable,
+)
+from raytricks.data.shard_format import (
+    DATASET_FILE,
+    STATE_FILE,
+    Dataset,
+    SplitEntry,
+    read_dataset,
+    read_index,
+    require_size,
+)
+from raytricks.data.shard_writer import PackedImage, ShardWriter, pack_image, write_atomically
 from raytricks.data.storage import LocalStorage
 from raytricks.errors import ConfigError, DataError
 

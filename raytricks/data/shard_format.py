@@ -1,17 +1,18 @@
-"""The format of packed data: dataset.json, the Arrow shards beside it, and their indexes.
-
-`dataset.json` is written last, so a directory that has it is complete. Of each shard it
-holds the size and the sha256, and of everything together `content_sha256`.
-"""
+"""The files of packed data: their format, and reading them."""
 
 from dataclasses import asdict, dataclass, fields
 import hashlib
 import json
+import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raytricks.data.storage import Storage
+from raytricks.data.splits import ShardImages
+from raytricks.data.storage import Storage, storage_at
 from raytricks.errors import DataError
+
+if TYPE_CHECKING:
+    from pyarrow import Table
 
 DATASET_FILE, STATE_FILE = "dataset.json", "pack-state.json"
 FORMAT, VERSION = "raytricks-shards", 1
@@ -160,3 +161,70 @@ def _parse(raw: dict[str, Any]) -> Dataset:
         source_sha256=str(raw["source_sha256"]),
         skipped=tuple(str(line) for line in raw["skipped"]),
     )
+
+
+_REMOTE_THREADS = 16  # wait for the network, not for a core
+_AGAIN = "fetch the file again, or pack the data again"
+
+
+class ShardReader:
+    """Reads the encoded bytes of images. Threads may share one; a pickled one opens its files again."""
+
+    def __init__(self, images: ShardImages) -> None:
+        self._images = images
+        self._storage = storage_at(images.root)
+        self._checked: set[int] = set()
+
+    def __getstate__(self):
+        return {"_images": self._images}
+
+    def __setstate__(self, state) -> None:
+        self.__init__(state["_images"])
+
+    def read(self, index: int) -> bytes | memoryview:
+        """Return the encoded image; of local shards a view of the map, without a copy.
+
+        Raises:
+            DataError: the shard is missing, or of another size than when it was packed.
+        """
+        images = self._images
+        shard = int(images.shards[index])
+        if shard not in self._checked:  # a map of a file that has shrunk would kill the process
+            require_size(self._storage, images.files[shard], images.file_bytes[shard])
+            self._checked.add(shard)
+        return self._storage.read(images.files[shard], int(images.offsets[index]), int(images.lengths[index]))
+
+
+def require_size(storage: Storage, name: str, expected: int) -> None:
+    """Raise DataError when a shard is missing or its size is wrong."""
+    size = storage.size(name)
+    if size is None:
+        raise DataError(f"{storage.place(name)}: is missing; {_AGAIN}")
+    if size != expected:
+        raise DataError(f"{storage.place(name)}: holds {size:,} bytes, must be {expected:,}; {_AGAIN}")
+
+
+def read_index(storage: Storage, entry: ShardEntry) -> "Table":
+    """Read a shard's index: source, label, height, width, is_grayscale, offset, length of each image.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    import pyarrow as pa  # a third of a second, paid only for shards
+
+    require_size(storage, entry.index_file, entry.index_bytes)
+    content = storage.read(entry.index_file)
+    if sha256_of(content) != entry.index_sha256:
+        raise DataError(f"{storage.place(entry.index_file)}: damaged, its sha256 differs; {_AGAIN}")
+    return pa.ipc.open_file(pa.py_buffer(content)).read_all()
+
+
+def sha256_of(content: bytes | memoryview) -> str:
+    """Return the sha256 of some bytes, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def default_threads(root: str) -> int:
+    """Return how many images to fetch and decode at once."""
+    cores = os.cpu_count() or 1
+    return max(cores, _REMOTE_THREADS) if "://" in root else cores

@@ -5,8 +5,8 @@ Each looks at a resolved run and returns what it found, or None. docs/doctor.md 
 
 import re
 
-from raytricks.recipe.dataset_stats import LARGEST_SMALL_IMAGE
 from raytricks.recipe.doctor import DoctorContext, Finding, Rule
+from raytricks.recipe.resolve import LARGEST_SMALL_IMAGE
 from raytricks.tricks.linear_scaling import BASE_BATCH_SIZE
 
 BATCH_NORM_FEWEST_IMAGES = 8

@@ -1,9 +1,100 @@
-"""Fill in every setting that a config leaves to the data."""
+"""The settings that depend on the data: its statistics, its preset, the sides of its images, its teacher."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from raytricks.config.schema import SMALL_RESNETS, DataConfig, ExperimentConfig, ModelConfig
-from raytricks.recipe.dataset_stats import LARGEST_SMALL_IMAGE, DatasetStats
+from raytricks.data.splits import DatasetSplits
+from raytricks.tricks.progressive_resizing import training_side
+
+LARGEST_SMALL_IMAGE = 64  # pixels; up to here the ImageNet stem would destroy the image
+
+
+@dataclass(frozen=True)
+class DatasetStats:
+    """What the splits says, condensed.
+
+    Attributes:
+        native_side: median shorter side of the training images, pixels.
+        is_uniform_square: all training images are squares of that side.
+    """
+
+    name: str
+    num_train: int
+    num_classes: int
+    native_side: int
+    is_uniform_square: bool
+    is_grayscale: bool
+
+    @property
+    def size_text(self) -> str:
+        """Size for people: "28x28" or "about 375 px"."""
+        side = self.native_side
+        return f"{side}x{side}" if self.is_uniform_square else f"about {side} px"
+
+
+def stats_of(splits: DatasetSplits) -> DatasetStats:
+    """Condense a splits."""
+    images = splits.train.images
+    shorter = np.minimum(images.heights, images.widths)
+    side = int(np.median(shorter))
+    return DatasetStats(
+        name=splits.name,
+        num_train=len(splits.train),
+        num_classes=splits.num_classes,
+        native_side=side,
+        is_uniform_square=bool((images.heights == side).all() and (images.widths == side).all()),
+        is_grayscale=images.is_grayscale and (splits.evaluation.images.is_grayscale),
+    )
+
+
+_STEPS_WANTED = 30  # per epoch: fewer make noisy batch-norm statistics and a coarse schedule
+_SMALL_SET = 20_000
+
+
+def preset_for(stats: DatasetStats, epochs: int | None = None) -> dict[str, object]:
+    """Choose epochs, batch and warmup by the size and number of the images.
+
+    Args:
+        epochs: those the user chose; the warmup is shortened to a tenth of them.
+
+    Returns:
+        Dotted config keys and values, of lower priority than any override.
+    """
+    batch = 256
+    while batch > 16 and stats.num_train // batch < _STEPS_WANTED:
+        batch //= 2
+    is_small_image = stats.native_side <= LARGEST_SMALL_IMAGE
+    if epochs is None:
+        epochs = 120 if not is_small_image else 60 if stats.num_train < _SMALL_SET else 30
+    return {
+        "recipe.epochs": epochs,
+        "recipe.global_batch_size": min(batch, stats.num_train),
+        "tricks.warmup.epochs": min(5.0 if epochs >= 60 else 2.0, epochs / 10),
+        "optimizer.weight_decay": 5e-4 if is_small_image else 1e-4,
+    }
+
+
+def training_sides(config: ExperimentConfig) -> tuple[int, ...]:
+    """Return the side of the training images of each epoch of a resolved config, pixels."""
+    data, num_epochs = config.data, config.recipe.epochs
+    assert data.image_size is not None
+    if data.train_size is None:
+        return (data.image_size,) * num_epochs
+    first, last = data.train_size
+    return tuple(
+        training_side(epoch, num_epochs=num_epochs, first=first, last=last, ramp=data.train_size_ramp)
+        for epoch in range(num_epochs)
+    )
+
+
+def input_sides(config: ExperimentConfig) -> list[int]:
+    """Return every side that the model meets, in training and evaluation, rising."""
+    assert config.data.image_size is not None
+    return sorted({*training_sides(config), config.data.eval_size or config.data.image_size})
+
 
 _SMALL_SIDE, _LARGE_SIDE = 64, 224
 _SHIFT_PART = 8  # translations reach an eighth of the side, as 4 of 32 in the CIFAR recipes

@@ -12,12 +12,11 @@ from raytricks.data.splits import DatasetSplits
 from raytricks.parts.bring import describe
 from raytricks.parts.registry import of_kind
 from raytricks.parts.tricks import DistillationConfig
-from raytricks.recipe.dataset_stats import DatasetStats
 from raytricks.recipe.doctor import Finding
-from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.parallel_plan import ParallelPlan
 from raytricks.recipe.phases import Phase
 from raytricks.recipe.recipe import Recipe
+from raytricks.recipe.resolve import DatasetStats, training_sides
 
 _LISTED_CLASSES = 10
 _NAMED = ("name", "weight_decay")

@@ -16,8 +16,7 @@ from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError, InterruptedRun, NoGoodTrial, RaytricksError
 from raytricks.plan import RESUME_AUTO, Overrides, Plan, plan_of, plan_run
 from raytricks.report.progress import Reporter
-from raytricks.report.study_header import outcome_lines, study_header_lines
-from raytricks.report.study_progress import Facts, StudyProgress
+from raytricks.report.study_lines import Facts, StudyProgress, outcome_lines, study_header_lines
 from raytricks.run import device_type_of
 from raytricks.study.results import Study, read_result, write_study
 from raytricks.training import run_directory
@@ -27,9 +26,8 @@ from raytricks.training.trackers import require_trackers
 from raytricks.tuning import study_directory
 from raytricks.tuning.outcome import Certificate, StudyResult
 from raytricks.tuning.rungs import rungs
-from raytricks.tuning.selection import retraining_splits, selection_splits
 from raytricks.tuning.study_directory import RETRAIN, TRIALS, is_study, open_study, require_same_study
-from raytricks.tuning.study_task import StudyTask
+from raytricks.tuning.study_task import StudyTask, retraining_splits, selection_splits
 from raytricks.tuning.trial_files import epoch_records, read_outcomes, read_state, trial_directory
 from raytricks.tuning.trial_params import draw_points, three_knobs
 

@@ -8,10 +8,9 @@ from raytricks.cluster.session import ray_session
 from raytricks.cluster.tune.driver import trial_slots
 from raytricks.data.prepared import prepare_data
 from raytricks.study.launch import StudyLaunch
-from raytricks.tuning.forecast import forecast, forecast_lines
+from raytricks.tuning.forecast import forecast, forecast_lines, measure_speed
 from raytricks.tuning.rungs import rungs
 from raytricks.tuning.space import apply_values, default_values
-from raytricks.tuning.speed import measure_speed
 
 _MEASURED_S = 15.0
 

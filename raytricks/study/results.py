@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 from raytricks.config import ExperimentConfig, load_config
+from raytricks.report.study_lines import trials_table, write_results_parquet, write_trials_csv
 from raytricks.report.study_page import write_study_page
-from raytricks.report.study_tables import trials_table, write_results_parquet, write_trials_csv
 from raytricks.tuning import study_directory as files
 from raytricks.tuning.analysis import best_trial, knob_importance, rung_correlation
 from raytricks.tuning.certificate import certificate_lines

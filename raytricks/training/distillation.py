@@ -10,7 +10,7 @@ from raytricks.data.augmentation import to_device
 from raytricks.data.batches import TrainBatch
 from raytricks.parts.hooks import Hooks
 from raytricks.parts.tricks import DistillationConfig
-from raytricks.recipe.image_sizes import training_sides
+from raytricks.recipe.resolve import training_sides
 from raytricks.training.context import RunContext
 from raytricks.training.teacher import Teacher, load_teacher
 from raytricks.training.teacher_cache import TeacherCache, open_cache

@@ -25,12 +25,12 @@ from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError, RaytricksError
 from raytricks.recipe.chain import Chain, metrics_of
 from raytricks.training.auto_micro_batch import AutoMicroBatch, free_memory, is_out_of_memory
-from raytricks.training.buffer_snapshot import BufferSnapshot
 from raytricks.training.context import RunContext
 from raytricks.training.evaluation import evaluate
 from raytricks.training.optimizer import change_settings
 from raytricks.training.phases import PhaseShare, phase_at, share_phases
 from raytricks.training.records import Record
+from raytricks.training.restoring import BufferSnapshot
 from raytricks.training.run_files import RunFiles
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper

@@ -7,10 +7,10 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatches
 from raytricks.data.prepared import PreparedData, with_augmentation
 from raytricks.recipe.chain import Chain, image_chain
-from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.parallel_plan import ParallelPlan, plan_parallel
 from raytricks.recipe.phases import make_phases
 from raytricks.recipe.recipe import Recipe
+from raytricks.recipe.resolve import training_sides
 from raytricks.training.worker import Worker
 
 

@@ -23,10 +23,10 @@ from raytricks.data.randomness import step_generator
 from raytricks.errors import ConfigError
 from raytricks.parts.contexts import Blend
 from raytricks.recipe.chain import Chain, chosen_call
-from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.recipe import Recipe
-from raytricks.training.buffer_snapshot import BufferSnapshot
+from raytricks.recipe.resolve import training_sides
 from raytricks.training.loss import Targets, plain_sums
+from raytricks.training.restoring import BufferSnapshot
 from raytricks.training.state import TrainingState
 from raytricks.training.worker import Worker
 from raytricks.tricks.gradient_clipping import global_norm

@@ -20,9 +20,8 @@ from raytricks.training.loop import TrainingJob
 from raytricks.training.records import METRICS_FILE, Record
 from raytricks.training.run_directory import LOG_FILE, data_fingerprint, write_config, write_run_file
 from raytricks.training.run_files import CHECKPOINTS
-from raytricks.tuning.exploit import finish_adoption
-from raytricks.tuning.study_task import StudyTask
-from raytricks.tuning.trial_data import TrialData
+from raytricks.tuning.pbt import finish_adoption
+from raytricks.tuning.study_task import StudyTask, TrialData
 from raytricks.tuning.trial_files import (
     TrialState,
     epoch_records,

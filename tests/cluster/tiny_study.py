@@ -14,8 +14,7 @@ from raytricks.config import load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
 from raytricks.data.splits import hold_out
-from raytricks.recipe.dataset_stats import stats_of
-from raytricks.recipe.resolve import resolve_config
+from raytricks.recipe.resolve import resolve_config, stats_of
 from raytricks.tuning.study_task import StudyTask
 
 TINY: dict[str, Any] = {

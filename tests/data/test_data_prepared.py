@@ -25,8 +25,7 @@ from raytricks.data.prepared import (
 from raytricks.data.splits import ArrayImages, DatasetSplits, Split
 from raytricks.data.store import RaggedStore, UniformStore
 from raytricks.errors import DataError
-from raytricks.recipe.dataset_stats import stats_of
-from raytricks.recipe.resolve import resolve_data
+from raytricks.recipe.resolve import resolve_data, stats_of
 
 CPU = torch.device("cpu")
 PHOTOS = load_sample_images().images

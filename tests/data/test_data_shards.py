@@ -32,8 +32,7 @@ from raytricks.data.splits import FileImages, ShardImages
 from raytricks.data.storage import LocalStorage
 from raytricks.data.store import RaggedStore, UniformStore
 from raytricks.errors import DataError
-from raytricks.recipe.dataset_stats import stats_of
-from raytricks.recipe.resolve import resolve_data
+from raytricks.recipe.resolve import resolve_data, stats_of
 
 CPU = torch.device("cpu")
 PHOTOS = load_sample_images().images

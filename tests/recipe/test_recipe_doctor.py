@@ -10,11 +10,9 @@ from safetensors.numpy import save_file
 from raytricks.config import dotted_keys, load_config
 from raytricks.data.loading import find_data
 from raytricks.errors import ConfigError
-from raytricks.recipe.dataset_stats import DatasetStats, stats_of
 from raytricks.recipe.doctor import Finding, TeacherFacts, diagnose, refuse, rules_of, teacher_facts
-from raytricks.recipe.preset import preset_for
 from raytricks.recipe.recipe import make_recipe
-from raytricks.recipe.resolve import resolve_config
+from raytricks.recipe.resolve import DatasetStats, preset_for, resolve_config, stats_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))

@@ -8,9 +8,7 @@ import pytest
 
 from raytricks.config import load_config
 from raytricks.plan import plan_run
-from raytricks.recipe.dataset_stats import DatasetStats, stats_of
-from raytricks.recipe.preset import preset_for
-from raytricks.recipe.resolve import resolve_config
+from raytricks.recipe.resolve import DatasetStats, preset_for, resolve_config, stats_of
 
 FOUR_PER_CLASS = ["recipe.global_batch_size=2"]
 

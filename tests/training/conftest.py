@@ -11,8 +11,7 @@ from raytricks.config import load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import LabelledImages, PreparedData, prepare_data
 from raytricks.data.store import UniformStore
-from raytricks.recipe.dataset_stats import stats_of
-from raytricks.recipe.resolve import resolve_config
+from raytricks.recipe.resolve import resolve_config, stats_of
 from raytricks.training.loop import TrainingJob
 
 TINY = {

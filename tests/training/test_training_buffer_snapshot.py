@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from raytricks.training.buffer_snapshot import BufferSnapshot
+from raytricks.training.restoring import BufferSnapshot
 
 
 def test_snapshot_puts_back_the_statistics_of_a_poisoned_forward_pass():

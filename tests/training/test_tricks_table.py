@@ -19,11 +19,9 @@ from raytricks.parts.part import Part
 from raytricks.parts.registry import BUILT_IN
 from raytricks.parts.tricks import TEACHER
 from raytricks.recipe.chain import Chain, image_chain
-from raytricks.recipe.dataset_stats import stats_of
-from raytricks.recipe.image_sizes import training_sides
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
-from raytricks.recipe.resolve import resolve_config
+from raytricks.recipe.resolve import resolve_config, stats_of, training_sides
 from raytricks.report.parts_table import markdown_table
 from raytricks.training.context import RunContext
 from raytricks.training.loop import TrainingJob, run_epochs

@@ -14,7 +14,7 @@ from raytricks.data.prepared import prepare_data
 from raytricks.data.store import PaddedBatch
 from raytricks.errors import ConfigError
 from raytricks.plan import plan_run
-from raytricks.recipe.image_sizes import input_sides, training_sides
+from raytricks.recipe.resolve import input_sides, training_sides
 from raytricks.tricks.progressive_resizing import training_side
 
 DIGITS = {"data.source": "digits", "data.image_size": 8, "model.name": "resnet8", "tricks.warmup.epochs": 0.0}

@@ -10,12 +10,10 @@ from raytricks.config import load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
 from raytricks.data.splits import hold_out
-from raytricks.recipe.dataset_stats import stats_of
-from raytricks.recipe.resolve import resolve_config
+from raytricks.recipe.resolve import resolve_config, stats_of
 from raytricks.training.loop import run_epochs
 from raytricks.training.worker import Worker
-from raytricks.tuning.study_task import StudyTask
-from raytricks.tuning.trial_data import TrialData
+from raytricks.tuning.study_task import StudyTask, TrialData
 from raytricks.tuning.trial_run import TrialRun
 
 TINY = {

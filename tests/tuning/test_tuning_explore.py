@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raytricks.config import load_config
-from raytricks.tuning.explore import explore
+from raytricks.tuning.pbt import explore
 from raytricks.tuning.rungs import first_rung, rungs
 from raytricks.tuning.space import unit_to_value, value_to_unit
 

@@ -14,8 +14,8 @@ from raytricks.config import load_config
 from raytricks.config.schema import Change
 from raytricks.errors import CheckpointError, ConfigError
 from raytricks.training.records import read_records
-from raytricks.tuning import exploit
-from raytricks.tuning.exploit import adopt_state, export_state, finish_adoption
+from raytricks.tuning import pbt
+from raytricks.tuning.pbt import adopt_state, export_state, finish_adoption
 from raytricks.tuning.trial_files import (
     Adoption,
     TrialState,
@@ -226,10 +226,10 @@ def test_kill_during_an_adoption_leaves_the_old_state_or_the_new(pair, monkeypat
         patch.setattr(Path, "rename", counted(Path.rename))
         patch.setattr(Path, "replace", counted(Path.replace))
         patch.setattr(Path, "rmdir", counted(Path.rmdir))
-        patch.setattr(exploit.shutil, "copytree", counted(shutil.copytree))
+        patch.setattr(pbt.shutil, "copytree", counted(shutil.copytree))
         with pytest.raises(Killed):
             adopt_state(recipient, exported, HALF, task.base)
-    is_new = (recipient / exploit.ADOPTED).exists()
+    is_new = (recipient / pbt.ADOPTED).exists()
     assert len(epoch_records(recipient)) == (2 if is_new else 1)
     assert len(read_state(recipient).lineage) == is_new  # type: ignore[union-attr]
     finish_adoption(recipient)
@@ -237,4 +237,4 @@ def test_kill_during_an_adoption_leaves_the_old_state_or_the_new(pair, monkeypat
     assert len(epoch_records(recipient)) == (2 if is_new else 1)
     changes = load_config(recipient / "config.yaml").config.changes
     assert changes == ((Change(epoch=2, values=HALF),) if is_new else ())
-    assert not (recipient / exploit.ADOPTED).exists() and not list(recipient.glob(".tmp*"))
+    assert not (recipient / pbt.ADOPTED).exists() and not list(recipient.glob(".tmp*"))

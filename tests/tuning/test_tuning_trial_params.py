@@ -11,12 +11,10 @@ from raytricks.config import flatten, load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ConfigError, DataError
-from raytricks.recipe.dataset_stats import stats_of
-from raytricks.recipe.resolve import resolve_config
-from raytricks.tuning.forecast import expected_epochs, forecast, forecast_lines
-from raytricks.tuning.selection import retraining_splits, selection_splits
-from raytricks.tuning.speed import Speed, measure_speed
+from raytricks.recipe.resolve import resolve_config, stats_of
+from raytricks.tuning.forecast import Speed, expected_epochs, forecast, forecast_lines, measure_speed
 from raytricks.tuning.study_directory import begin, create_study_directory, is_study, open_study, write_best
+from raytricks.tuning.study_task import retraining_splits, selection_splits
 from raytricks.tuning.trial_params import draw_points, three_knobs
 
 DIGITS = {"data.source": "digits", "model.name": "resnet8", "model.width": 8, "recipe.epochs": 4}

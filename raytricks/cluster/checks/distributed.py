@@ -19,8 +19,7 @@ from raytricks.cluster.follower import FitThread
 from raytricks.config import ExperimentConfig, load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
-from raytricks.recipe.dataset_stats import stats_of
-from raytricks.recipe.resolve import resolve_config
+from raytricks.recipe.resolve import resolve_config, stats_of
 from raytricks.training.phases import share_phases
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper

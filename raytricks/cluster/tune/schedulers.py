@@ -13,7 +13,7 @@ from ray.tune.schedulers import (
 )
 
 from raytricks.recipe.phases import config_at
-from raytricks.tuning.explore import explore
+from raytricks.tuning.pbt import explore
 from raytricks.tuning.rungs import first_rung, judged_span
 from raytricks.tuning.study_task import StudyTask
 from raytricks.tuning.trial_files import epoch_records, read_state, trial_config, trial_directory

@@ -12,10 +12,9 @@ from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import Record
 from raytricks.training.worker import Worker
-from raytricks.tuning.exploit import adopt_state, export_state
+from raytricks.tuning.pbt import adopt_state, export_state
 from raytricks.tuning.rungs import first_rung
-from raytricks.tuning.study_task import StudyTask
-from raytricks.tuning.trial_data import TrialData
+from raytricks.tuning.study_task import StudyTask, TrialData
 from raytricks.tuning.trial_files import trial_directory
 from raytricks.tuning.trial_run import TrialRun
 

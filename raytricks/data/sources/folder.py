@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.image_header import IMAGE_SUFFIXES, read_header
+from raytricks.data.image_formats import IMAGE_SUFFIXES, read_header
 from raytricks.data.splits import FileImages, FoundSplits, Split
 from raytricks.errors import DataError
 from raytricks.parts.hooks import Hooks

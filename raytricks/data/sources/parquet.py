@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.image_header import header_of
+from raytricks.data.image_formats import header_of
 from raytricks.data.splits import DatasetImages, FoundSplits, Split
 from raytricks.errors import DataError
 from raytricks.parts.hooks import Hooks

@@ -5,8 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.shard_format import SPLITS, Dataset, SplitEntry, holds_shards, read_dataset
-from raytricks.data.shard_reader import default_threads, read_index, require_size
+from raytricks.data.shard_format import (
+    SPLITS,
+    Dataset,
+    SplitEntry,
+    default_threads,
+    holds_shards,
+    read_dataset,
+    read_index,
+    require_size,
+)
 from raytricks.data.splits import FoundSplits, ShardImages, Split
 from raytricks.data.storage import Storage, expand_user, storage_at
 from raytricks.errors import DataError

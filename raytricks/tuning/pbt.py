@@ -1,12 +1,4 @@
-"""Population-based training: a trial takes over the weights, and the history, of a better one.
-
-    export_state   copies a trial's newest checkpoint, its records and its trial.json
-    adopt_state    makes another trial's directory continue from such a copy, with other values
-
-The adopted state is prepared in a directory of its own within the trial's, renamed to `.adopted`
-when it is whole, and moved up from there. A kill before the rename leaves the old state, one after
-it the new state: who opens the trial next moves up the rest.
-"""
+"""Population based training: which trial takes over whose weights (exploit), and its next settings (explore)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,14 +7,19 @@ from pathlib import Path
 import shutil
 from typing import Any
 
+import numpy as np
+
 from raytricks.config import ExperimentConfig
+from raytricks.config.changes import changeable_keys, changed_config
 from raytricks.config.schema import Change
-from raytricks.errors import CheckpointError
+from raytricks.config.search_space import AnyKind, Choice, Grid
+from raytricks.errors import CheckpointError, ConfigError
 from raytricks.files import sync_directory
 from raytricks.training.checkpoint import newest_checkpoint
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.run_directory import CONFIG_FILE, write_config
 from raytricks.training.run_files import CHECKPOINTS
+from raytricks.tuning.space import unit_to_value, value_to_unit
 from raytricks.tuning.trial_files import (
     ADOPTED,
     TRIAL_FILE,
@@ -33,6 +30,49 @@ from raytricks.tuning.trial_files import (
     trial_config,
     write_state,
 )
+
+_STEP = 0.2
+_RESAMPLED = 0.25
+_MOST_DRAWS = 20
+
+
+def explore(
+    base: ExperimentConfig, config: ExperimentConfig, values: Mapping[str, Any], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return new values of the searched keys, each a step from the old one or drawn afresh.
+
+    A step is a fifth of the axis of the key's distribution, up or down, or the next listed value.
+    Every fourth value is drawn afresh. Keys that may not change in the course of a run keep theirs.
+
+    Args:
+        base: of the study; its tune.space has the distributions.
+        config: that holds in the donor now; the new values are valid in its place.
+        values: the donor's.
+    """
+    free = set(changeable_keys(type(config)))
+    space = {key: distribution for key, distribution in base.tune.space.items() if key in free}
+    for _ in range(_MOST_DRAWS):
+        drawn = {key: _moved(distribution, values[key], rng) for key, distribution in space.items()}
+        try:
+            changed_config(config, drawn)
+        except ConfigError:  # of values that exclude each other
+            continue
+        return dict(values) | drawn
+    return dict(values)
+
+
+def _moved(distribution: AnyKind, value: Any, rng: np.random.Generator) -> Any:
+    is_resampled, resampled = rng.random() < _RESAMPLED, rng.random()
+    direction = 1 if rng.random() < 0.5 else -1
+    try:
+        unit = value_to_unit(distribution, tuple(value) if isinstance(value, list) else value)
+    except ValueError:  # the default config may lie outside what is searched
+        is_resampled, unit = True, 0.0
+    if is_resampled:
+        return unit_to_value(distribution, resampled)
+    step = max(_STEP, 1 / len(distribution.values)) if isinstance(distribution, Choice | Grid) else _STEP
+    return unit_to_value(distribution, min(1.0, max(0.0, unit + direction * step)))
+
 
 _PREPARED = ".tmp-adopted"
 _FILES = (CONFIG_FILE, METRICS_FILE, TRIAL_FILE)

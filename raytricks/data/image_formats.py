@@ -1,0 +1,260 @@
+"""What single image files say and hold: sizes in their headers, JPEG quality and scale, PNG, pixel modes."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+import io
+from pathlib import Path
+import struct
+from typing import BinaryIO, Literal
+import zlib
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+import simplejpeg
+import torch
+from torch import Tensor
+import torchvision  # noqa: F401 (its import registers torch.ops.image)
+
+from raytricks.errors import ConfigError, DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # by content; files are often misnamed
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of its image without decoding it; sizes after EXIF orientation."""
+
+    height: int
+    width: int
+    is_grayscale: bool
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Read size and mode of a file; raises DataError naming it."""
+    with naming(str(path)), path.open("rb") as stream:
+        return _header(stream)
+
+
+def header_of(content: bytes | memoryview, name: str) -> ImageHeader:
+    """Read size and mode of an encoded image; raises DataError naming it."""
+    with naming(name):
+        return _header(io.BytesIO(content))
+
+
+def _header(stream: BinaryIO) -> ImageHeader:
+    with open_image(stream) as image:
+        width, height = image.size
+        if orientation_of(image) >= 5:  # a quarter turn
+            height, width = width, height
+        return ImageHeader(height, width, is_grayscale(image))
+
+
+def open_image(stream: BinaryIO) -> Image.Image:
+    """Open an image of a supported kind; to be used within `naming`."""
+    image = Image.open(stream, formats=_FORMATS)
+    check_supported(image)
+    if image.format == "PNG":
+        scale_colour_key(image)
+    return image
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or a wrong one."""
+    if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():
+        return 1  # getexif would search for what is not there, for as long as all the rest of the header takes
+    value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
+
+
+class naming:
+    """Turn every decoding error into one line that starts with the image's name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error, _traceback) -> None:
+        if isinstance(error, RefusedImage):
+            raise DataError(f"{self.name}: {error}") from None
+        if isinstance(error, UnidentifiedImageError):
+            raise DataError(
+                f"{self.name}: is no image of a supported kind ({', '.join(_FORMATS)}); remove it or save it again"
+            ) from None
+        if isinstance(error, Image.DecompressionBombError):
+            raise DataError(f"{self.name}: {error}; shrink the image") from None
+        if isinstance(error, Exception):  # damaged bytes make Pillow raise almost anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{self.name}: cannot be decoded ({reason}); remove it or save it again") from None
+
+
+_GRAY_MODES = ("1", "L", "LA")
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")  # of PNG only, so I holds 16 bits too
+_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK")
+
+
+class RefusedImage(Exception):
+    """The image is intact but has no right 8-bit form; the message is `what; remedy`."""
+
+
+def is_grayscale(image: Image.Image) -> bool:
+    """Return whether the file stores one channel, transparency aside."""
+    return image.mode in _GRAY_MODES + _SIXTEEN_BIT_MODES
+
+
+def check_supported(image: Image.Image) -> None:
+    """Raise RefusedImage for an image that `to_eight_bits` could only get wrong."""
+    if min(image.size) < 1:
+        raise RefusedImage(f"has no pixels ({image.width} x {image.height}); remove it or save it again")
+    if image.mode not in _GRAY_MODES + _SIXTEEN_BIT_MODES + _COLOUR_MODES:
+        raise RefusedImage(f"has the unsupported pixel mode {image.mode}; save it as 8-bit RGB")
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: the first is the photograph
+        raise RefusedImage("is an animation; save the frame that you want as one image")
+    if image.mode == "RGB" and "transparency" in image.info and ";16" in raw_mode_of(image):
+        raise RefusedImage("is a 16-bit RGB image with a transparent colour; save it as 8-bit RGBA")
+
+
+def to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
+    """Convert to L or RGB; a grayscale image stays L.
+
+    16-bit grayscale is scaled by 1/257 (Pillow alone would clip it); of 16-bit colours Pillow keeps
+    the high byte, which is at most 1 too small, 2 where half transparent. CMYK is converted without
+    a colour profile, transparency is laid on white.
+    """
+    mode = "L" if is_grayscale(image) else mode
+    if image.mode in _SIXTEEN_BIT_MODES:
+        return _scaled_to_eight_bits(image)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert(mode)
+
+
+def _scaled_to_eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float64)
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        values[values == transparent] = 65535
+    return Image.fromarray(np.rint(values / 257).clip(0, 255).astype(np.uint8))
+
+
+_SIGNATURE_BYTES = 8
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+_KEY_SCALES = {"L;2": 255 // 3, "L;4": 255 // 15}
+
+
+def check_pixel_checksums(content: bytes | memoryview) -> None:
+    """Raise ValueError if bytes that make up the pixels changed since the PNG was written.
+
+    Pillow compares no checksum of the compressed pixels. Chunks of text or profiles may be
+    damaged; a missing end of the file is left for Pillow to judge.
+    """
+    content = memoryview(content)
+    start = _SIGNATURE_BYTES
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, start)
+        end = start + 8 + length
+        kind = bytes(content[start + 4 : start + 8])
+        if kind in _PIXEL_CHUNKS and end + 4 <= len(content):
+            (stored,) = struct.unpack_from(">I", content, end)
+            if stored != zlib.crc32(content[start + 4 : end]):
+                raise ValueError(f"the checksum of its {kind.decode()} chunk does not match")
+        start = end + 4
+
+
+def scale_colour_key(image: Image.Image) -> None:
+    """Bring the transparent gray of a just opened PNG of 2 or 4 bits to the 8 bits of its pixels.
+
+    Pillow widens the pixels and leaves the key as the file has it, so nothing or the wrong gray
+    would be transparent.
+    """
+    key = image.info.get("transparency")
+    scale = _KEY_SCALES.get(raw_mode_of(image))
+    if isinstance(key, int) and scale is not None:
+        image.info["transparency"] = key * scale
+
+
+def raw_mode_of(image: Image.Image) -> str:
+    """Return Pillow's name for the stored layout of a just opened image, such as RGB;16B."""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return image.mode
+    arguments = image.tile[0].args
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+Decoder = Literal["torchvision", "simplejpeg", "pil"]
+
+_DECODERS = ("torchvision", "simplejpeg", "pil")
+_READ_GRAY, _READ_RGB = 1, 3  # values of torchvision.io.ImageReadMode
+_TORCHVISION_DECODE = getattr(torch.ops.image, "decode_jpeg", None)  # deprecated since 0.29
+_OVERSAMPLING = 2  # a reduced decode keeps twice the wanted side, so the antialiasing filter still decides
+
+
+def require_decoder(decoder: Decoder) -> None:
+    """Check before any work that the decoder can be used.
+
+    Raises:
+        ConfigError: unknown, or simplejpeg is not installed.
+    """
+    if decoder not in _DECODERS:
+        raise ConfigError(f"data.decoder must be one of {', '.join(_DECODERS)}, got {decoder!r}")
+    if decoder == "simplejpeg" and find_spec("simplejpeg") is None:
+        raise ConfigError(
+            "data.decoder: simplejpeg is not installed; run `pip install simplejpeg` or set data.decoder=torchvision"
+        )
+
+
+def reduction_for(size: tuple[int, int], short_side: int) -> int:
+    """Return 8, 4, 2 or 1: by how much both sides may shrink while decoding without a visible difference.
+
+    Args:
+        size: width and height, pixels.
+    """
+    available = min(size) // (_OVERSAMPLING * short_side)
+    return next((reduction for reduction in (8, 4, 2) if available >= reduction), 1)
+
+
+def decode_jpeg(
+    content: bytes | memoryview, size: tuple[int, int], channels: int, reduction: int, decoder: Decoder
+) -> Tensor | None:
+    """Decode a grayscale or three-component JPEG; its header was checked already.
+
+    Args:
+        size: width and height that its header states.
+        channels: 1 the luma plane, 3 RGB.
+        reduction: 1, 2, 4 or 8, what both sides are to be divided by (rounded up).
+
+    Returns:
+        (channels, H, W) uint8. None where Pillow has to decode: it was asked for, the bytes are
+        damaged (Pillow says how), torchvision would spend its time on pixels that a reduced decode
+        skips (it has none), or this torchvision has no decoder.
+    """
+    try:
+        if decoder == "simplejpeg":
+            pixels = _decode_with_simplejpeg(content, size, channels, reduction)
+        elif decoder == "torchvision" and reduction == 1 and _TORCHVISION_DECODE is not None:
+            pixels = _decode_with_torchvision(content, channels)
+        else:
+            return None
+    except (RuntimeError, ValueError):
+        return None
+    width, height = (-(-side // reduction) for side in size)
+    return pixels if pixels.shape == (channels, height, width) else None
+
+
+def _decode_with_torchvision(content: bytes | memoryview, channels: int) -> Tensor:
+    encoded = torch.from_numpy(np.frombuffer(content, np.uint8).copy())  # torch wants memory it may write to
+    assert _TORCHVISION_DECODE is not None
+    return _TORCHVISION_DECODE(encoded, _READ_GRAY if channels == 1 else _READ_RGB, False)
+
+
+def _decode_with_simplejpeg(
+    content: bytes | memoryview, size: tuple[int, int], channels: int, reduction: int
+) -> Tensor:
+    width, height = (-(-side // reduction) for side in size)
+    colours = "GRAY" if channels == 1 else "RGB"
+    pixels = simplejpeg.decode_jpeg(content, colours, min_height=height, min_width=width, min_factor=reduction)
+    return torch.from_numpy(pixels).permute(2, 0, 1)

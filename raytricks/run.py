@@ -32,14 +32,13 @@ from raytricks.report.header import header_lines
 from raytricks.report.progress import Reporter
 from raytricks.report.summary import summary_lines
 from raytricks.training import run_directory
-from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.fencing import begin_launch
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.signals import StopSignals
 from raytricks.training.teacher import check_teacher
 from raytricks.training.trackers import require_trackers
-from raytricks.training.worker import Worker
+from raytricks.training.worker import Worker, keep_freed_memory
 
 DeviceType = Literal["cpu", "cuda"]
 

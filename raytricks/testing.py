@@ -36,7 +36,7 @@ from raytricks.recipe.chain import Chain, image_chain
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
 from raytricks.recipe.resolve import training_sides
-from raytricks.training.context import RunContext
+from raytricks.training.loss import RunContext
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
 from raytricks.training.step_log import STEP_VALUES

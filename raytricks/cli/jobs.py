@@ -11,7 +11,7 @@ import raytricks
 from raytricks.cli.submit import Address, follow_job
 
 if TYPE_CHECKING:
-    from raytricks.cluster.jobs.info import JobInfo
+    from raytricks.cluster.jobs.job import JobInfo
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Jobs that were submitted to a Ray cluster.")
 

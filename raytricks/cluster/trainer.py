@@ -31,7 +31,7 @@ def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: 
     Args:
         data: reference to `job.data` in Ray's object store.
         cpus: of each worker.
-        is_paced: the workers wait after each epoch, see `raytricks.cluster.epoch_barrier`.
+        is_paced: the workers wait after each epoch, see `raytricks.cluster.requests`.
 
     Raises:
         TrainingFailedError: Ray Train's; `raytricks.cluster.failures` makes one line of it.

@@ -13,16 +13,14 @@ from ray.train.torch import get_device
 import torch
 
 from raytricks.cluster.elastic import preempted_nodes
-from raytricks.cluster.epoch_barrier import EpochBarrier
 from raytricks.cluster.failures import WorkerFailure
-from raytricks.cluster.requests import Requests
+from raytricks.cluster.requests import EpochBarrier, Requests
 from raytricks.config.schemas import config_sent
 from raytricks.errors import InterruptedRun, RaytricksError
-from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.fencing import require_visible
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.signals import LEAVE
-from raytricks.training.worker import Worker
+from raytricks.training.worker import Worker, keep_freed_memory
 
 _TELL_WAIT_S = 2.0
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from raytricks.parts.section import PositiveFloat, PositiveInt, Section
+from raytricks.parts.part import PositiveFloat, PositiveInt, Section
 
 _CREDENTIALS = re.compile(r"^(?!sqlite|file:)[^:]+:.*@|[?&](user|password|passwd|token|secret|\w*key)=", re.IGNORECASE)
 """In a URI: user:password@, or a query that logs in."""

@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from raytricks.parts.part import Kind, Part, Setting
+from raytricks.parts.part import Kind, Part, Section, Setting
 from raytricks.parts.registry import named, of_kind
-from raytricks.parts.section import Section
 
 
 def with_tricks(base: type[Section], rows: Iterable[Part]) -> type[Any]:

@@ -13,9 +13,8 @@ from pydantic import Field, field_validator, model_validator
 from raytricks.config.hardware import CheckpointConfig, HardwareConfig, LoggingConfig, NumWorkers
 from raytricks.config.part_sections import with_choice, with_tricks
 from raytricks.config.tuning import TuneConfig
-from raytricks.parts.part import Part
+from raytricks.parts.part import Fraction, Part, PositiveFloat, PositiveInt, Proportion, Section
 from raytricks.parts.registry import BUILT_IN, named, of_kind
-from raytricks.parts.section import Fraction, PositiveFloat, PositiveInt, Proportion, Section
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SMALL_RESNETS = ("resnet8", "resnet14", "resnet20")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from raytricks.parts.section import Section
+from raytricks.parts.part import Section
 
 MOST_STEPS = 2**40
 """Values that can be told apart on an axis of floats from 0 to 1, with room to spare."""

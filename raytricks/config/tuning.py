@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from raytricks.config.search_space import RANGES, Distribution, Grid
-from raytricks.parts.section import PositiveFloat, PositiveInt, Section
+from raytricks.parts.part import PositiveFloat, PositiveInt, Section
 
 
 class TuneConfig(Section):

@@ -11,7 +11,6 @@ Nothing here imports torch, ray, or the code of a part before it is used.
 """
 
 from raytricks.parts.hooks import Hooks
-from raytricks.parts.part import Part, Setting
-from raytricks.parts.section import Section
+from raytricks.parts.part import Part, Section, Setting
 
 __all__ = ["Hooks", "Part", "Section", "Setting"]

@@ -21,8 +21,7 @@
 
 A function names the arguments that it wants, among those that its slot offers; so a slot may offer more one day.
 `settings` is the part's section, or its value where it has only one. Nothing but the draws and generators that are
-handed over may be random, and nothing may be changed in place but where a slot says so.
-"""
+handed over may be random, and nothing may be changed in place but where a slot says so."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -171,3 +170,43 @@ def wanted_arguments(slot: str, function: Callable[..., Any]) -> tuple[str, ...]
         elif parameter.default is parameter.empty:
             raise HookError(f"{slot} takes ({', '.join(offered)}), got {name}", function)
     return tuple(wanted)
+
+
+Tensor = Any
+"""torch's, which is not imported here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrPoint:
+    """A place on the curve of the learning rate.
+
+    Attributes:
+        step: number of the update on the curve, from 1.
+        total_steps: of a run that has this batch from its start.
+        warmup_steps: updates of the warmup, 0 without one.
+        steps_per_epoch: whole global batches.
+        global_batch_size: images per update, over all workers and accumulation steps.
+    """
+
+    step: int
+    total_steps: int
+    warmup_steps: int
+    steps_per_epoch: int
+    global_batch_size: int
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How a step blends each image with its left neighbour in the global batch.
+
+    Attributes:
+        mix_weight: weight of the image's own label, in [0, 1].
+        apply: (N, C, H, W) images and their neighbours -> the blended images.
+    """
+
+    mix_weight: float
+    apply: Callable[[Tensor, Tensor], Tensor]
+
+    def targets(self, own: Tensor, neighbours: Tensor) -> Tensor:
+        """Return what belongs to the images, blended like their labels."""
+        return self.mix_weight * own + (1 - self.mix_weight) * neighbours

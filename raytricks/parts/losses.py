@@ -1,7 +1,6 @@
 """The losses: settings and one row each. `loss.name` chooses what logits are held against their targets with."""
 
-from raytricks.parts.part import Part
-from raytricks.parts.section import Fraction, Section
+from raytricks.parts.part import Fraction, Part, Section
 
 
 class BinaryCrossEntropyConfig(Section):

@@ -7,8 +7,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, model_validator
 
-from raytricks.parts.part import Part, Usual
-from raytricks.parts.section import Fraction, PositiveFloat, Section
+from raytricks.parts.part import Fraction, Part, PositiveFloat, Section, Usual
 
 Chosen = TypeVar("Chosen", bound=Section)
 Momentum = Annotated[float, Field(ge=0, lt=1)]

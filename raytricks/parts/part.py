@@ -1,16 +1,30 @@
 """A part is one row: what it is called, its settings, where its code is. Imports neither torch nor the code.
 
 The rows are read by the config's schema, the header, `raytricks parts`, the docs, the doctor, `tune` and the tests
-of all pairs; none of them lists parts by hand.
-"""
+of all pairs; none of them lists parts by hand."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from raytricks.parts.hooks import Hooks
-from raytricks.parts.section import Section
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Proportion = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Strict (True is no number, "3" is no integer), frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
 
 Kind = Literal["trick", "optimizer", "loss", "model", "source", "metric", "callback"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

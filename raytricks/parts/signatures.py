@@ -12,8 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import create_model
 
 from raytricks.parts.hooks import HookError, Hooks
-from raytricks.parts.part import Kind, Part
-from raytricks.parts.section import Section
+from raytricks.parts.part import Kind, Part, Section
 
 HANDED_OVER: Mapping[Kind, tuple[str, ...]] = {
     "model": ("num_classes", "in_channels", "image_size"),

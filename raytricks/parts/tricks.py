@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from raytricks.parts.part import Part, Setting
-from raytricks.parts.section import Fraction, PositiveFloat, PositiveInt, Section
+from raytricks.parts.part import Fraction, Part, PositiveFloat, PositiveInt, Section, Setting
 
 TEACHER = "<teacher>"
 """Stands for the path of a teacher in `on`."""

@@ -10,8 +10,7 @@ from raytricks.config import flatten
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.randomness import stream_of
 from raytricks.errors import ConfigError
-from raytricks.parts.contexts import Tensor
-from raytricks.parts.hooks import Hooks, wanted_arguments
+from raytricks.parts.hooks import Hooks, Tensor, wanted_arguments
 from raytricks.parts.part import CHOSEN_BY, Part
 from raytricks.parts.registry import in_order, named, of_kind
 from raytricks.suggest import did_you_mean

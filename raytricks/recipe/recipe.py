@@ -5,7 +5,7 @@ from typing import Any
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import DataError
-from raytricks.parts.contexts import LrPoint
+from raytricks.parts.hooks import LrPoint
 from raytricks.recipe.chain import Call, Chain
 
 

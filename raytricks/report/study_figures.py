@@ -16,9 +16,9 @@ from raytricks.report.study_drawing import (
     hover_text,
     line_trace,
     mark_trials,
+    parallel_coordinates,
     points_trace,
 )
-from raytricks.report.study_parallel import parallel_coordinates
 from raytricks.tuning.analysis import best_so_far, finished_trials, pareto_front
 from raytricks.tuning.outcome import StudyResult, TrialOutcome
 

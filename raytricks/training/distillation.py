@@ -11,7 +11,7 @@ from raytricks.data.batches import TrainBatch
 from raytricks.parts.hooks import Hooks
 from raytricks.parts.tricks import DistillationConfig
 from raytricks.recipe.resolve import training_sides
-from raytricks.training.context import RunContext
+from raytricks.training.loss import RunContext
 from raytricks.training.teacher import Teacher, load_teacher
 from raytricks.training.teacher_cache import TeacherCache, open_cache
 from raytricks.tricks.distillation import distillation_losses, distilled_losses

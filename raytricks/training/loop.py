@@ -25,8 +25,8 @@ from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError, RaytricksError
 from raytricks.recipe.chain import Chain, metrics_of
 from raytricks.training.auto_micro_batch import AutoMicroBatch, free_memory, is_out_of_memory
-from raytricks.training.context import RunContext
 from raytricks.training.evaluation import evaluate
+from raytricks.training.loss import RunContext
 from raytricks.training.optimizer import change_settings
 from raytricks.training.phases import PhaseShare, phase_at, share_phases
 from raytricks.training.records import Record

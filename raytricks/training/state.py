@@ -13,7 +13,7 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.models.registry import build_model
 from raytricks.models.weights import start_from
 from raytricks.recipe.chain import Chain
-from raytricks.training.context import RunContext
+from raytricks.training.loss import RunContext
 from raytricks.training.optimizer import build_optimizer
 from raytricks.training.restoring import load_optimizer_state, load_scaler_state
 from raytricks.training.step_log import TOTALS

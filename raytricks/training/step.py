@@ -21,7 +21,7 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.data.randomness import step_generator
 from raytricks.errors import ConfigError
-from raytricks.parts.contexts import Blend
+from raytricks.parts.hooks import Blend
 from raytricks.recipe.chain import Chain, chosen_call
 from raytricks.recipe.recipe import Recipe
 from raytricks.recipe.resolve import training_sides

@@ -9,8 +9,7 @@ end of the curve. Counting from the update itself would spend the last one on a 
 from collections.abc import Sequence
 import math
 
-from raytricks.parts.contexts import LrPoint
-from raytricks.parts.hooks import Hooks
+from raytricks.parts.hooks import Hooks, LrPoint
 from raytricks.parts.tricks import DecayConfig
 
 

@@ -3,8 +3,7 @@
 import math
 from typing import Literal
 
-from raytricks.parts.contexts import LrPoint
-from raytricks.parts.hooks import Hooks
+from raytricks.parts.hooks import Hooks, LrPoint
 
 BASE_BATCH_SIZE = 256
 

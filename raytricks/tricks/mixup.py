@@ -11,8 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from raytricks.parts.contexts import Blend
-from raytricks.parts.hooks import Hooks
+from raytricks.parts.hooks import Blend, Hooks
 from raytricks.parts.tricks import MixupConfig
 
 

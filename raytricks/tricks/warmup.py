@@ -1,7 +1,6 @@
 """Gradual warmup: the learning rate rises linearly, update by update."""
 
-from raytricks.parts.contexts import LrPoint
-from raytricks.parts.hooks import Hooks
+from raytricks.parts.hooks import Hooks, LrPoint
 
 
 def warmup_factor(step: int, warmup_steps: int) -> float:

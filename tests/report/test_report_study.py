@@ -12,10 +12,10 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from raytricks.report.study_drawing import Axis
 from raytricks.report.study_figures import plotly_script
 from raytricks.report.study_lines import trials_table, write_results_parquet, write_trials_csv
 from raytricks.report.study_page import write_study_page
-from raytricks.report.study_parallel import Axis
 from raytricks.tuning.certificate import make_certificate
 from raytricks.tuning.outcome import Arm, StudyResult, TrialOutcome
 

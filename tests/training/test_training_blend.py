@@ -6,7 +6,7 @@ import torch
 from raytricks.config.schemas import schema_for
 from raytricks.data.randomness import step_generator
 from raytricks.parts import Hooks, Part, Setting
-from raytricks.parts.contexts import Blend
+from raytricks.parts.hooks import Blend
 from raytricks.recipe.recipe import make_recipe
 from raytricks.training.phases import share_phases
 from raytricks.training.state import build_state

@@ -11,8 +11,8 @@ from raytricks.data.order import epoch_order
 from raytricks.recipe.chain import Chain, image_chain
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
-from raytricks.training.context import RunContext
 from raytricks.training.loop import TrainingJob, _Run, run_epochs
+from raytricks.training.loss import RunContext
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
 from raytricks.training.worker import Worker

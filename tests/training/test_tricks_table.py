@@ -23,8 +23,8 @@ from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
 from raytricks.recipe.resolve import resolve_config, stats_of, training_sides
 from raytricks.report.parts_table import markdown_table
-from raytricks.training.context import RunContext
 from raytricks.training.loop import TrainingJob, run_epochs
+from raytricks.training.loss import RunContext
 from raytricks.training.state import build_state
 from raytricks.training.step import Stepper
 from raytricks.training.step_log import STEP_VALUES

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from raytricks.data.randomness import step_generator
-from raytricks.parts.contexts import Blend
+from raytricks.parts.hooks import Blend
 from raytricks.training.loss import Targets, soft_cross_entropy
 from raytricks.tricks.label_smoothing import smooth_targets
 from raytricks.tricks.mixup import draw_mix_weight, mix

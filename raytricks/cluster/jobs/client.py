@@ -9,7 +9,6 @@ import warnings
 
 from raytricks.cluster.authentication import prepare_authentication
 from raytricks.cluster.jobs.dashboard import Dashboard, NoAnswer
-from raytricks.cluster.jobs.info import last_line, used_id
 from raytricks.errors import ClusterError, RaytricksError
 
 
@@ -66,3 +65,14 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+
+
+def used_id(id: str, state: str = "") -> ClusterError:
+    """Return the line for an id that the cluster knows already."""
+    return ClusterError(f"--name: a job {id} is there already{state}; choose another name, or leave --name out")
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text that says something, such as that of a traceback."""
+    lines = [line.strip() for line in text.splitlines() if line.strip(" .\"'")]
+    return lines[-1].rstrip(".") if lines else ""

@@ -1,18 +1,77 @@
-"""Jobs of a cluster: ask for them, follow one, stop one."""
+"""Jobs of a cluster: what is known of them; ask for them, follow one, stop one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 import re
+import signal
 import time
 from typing import Any
 from urllib.parse import quote
 
 from raytricks.cluster.jobs.address import find_address
-from raytricks.cluster.jobs.client import job_client, quietly
+from raytricks.cluster.jobs.client import job_client, last_line, quietly, used_id
 from raytricks.cluster.jobs.dashboard import Dashboard, NoAnswer, Refusal
-from raytricks.cluster.jobs.info import PENDING, STOPPED, JobInfo, last_line, used_id
 from raytricks.cluster.jobs.log import LogWriter, hand_on
 from raytricks.errors import ClusterError, ConfigError
 from raytricks.suggest import did_you_mean
+
+PENDING, SUCCEEDED, FAILED, STOPPED = "PENDING", "SUCCEEDED", "FAILED", "STOPPED"
+ENDS = (SUCCEEDED, FAILED, STOPPED)
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """What a cluster says of a job.
+
+    Attributes:
+        status: PENDING, RUNNING or one of ENDS.
+        message: of Ray, with the end of the log of a job that failed.
+        exit_code: of its command, once it has ended.
+        started_at: Unix time in s.
+        ended_at: Unix time in s; None while it runs.
+    """
+
+    id: str
+    status: str
+    entrypoint: str
+    message: str
+    exit_code: int | None
+    started_at: float | None
+    ended_at: float | None
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> "JobInfo":
+        """Read an answer of the dashboard."""
+        start, end = raw.get("start_time"), raw.get("end_time")
+        return cls(
+            id=raw.get("submission_id") or raw.get("job_id") or "",
+            status=str(raw["status"]),
+            entrypoint=raw.get("entrypoint") or "",
+            message=raw.get("message") or "",
+            exit_code=raw.get("driver_exit_code"),
+            started_at=start / 1000 if start else None,
+            ended_at=end / 1000 if end else None,
+        )
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ENDS
+
+    @property
+    def result(self) -> int:
+        """The exit code that stands for the job: its command's own, 143 when it was stopped, else 1."""
+        if self.status == STOPPED:
+            return 128 + signal.SIGTERM
+        if self.exit_code is not None:
+            return 128 - self.exit_code if self.exit_code < 0 else self.exit_code
+        return 0 if self.status == SUCCEEDED else 1
+
+    @property
+    def reason(self) -> str:
+        """The last line of the message."""
+        lines = [line.strip() for line in self.message.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
 
 STOP_LIMIT_S = 30.0
 _POLL_S = 0.5

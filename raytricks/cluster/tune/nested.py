@@ -6,10 +6,9 @@ from typing import Any
 
 import ray
 
-from raytricks.cluster.epoch_barrier import EpochBarrier
 from raytricks.cluster.failures import as_raytricks_error
 from raytricks.cluster.follower import FitThread
-from raytricks.cluster.requests import STOP_FILE, Requests
+from raytricks.cluster.requests import STOP_FILE, EpochBarrier, Requests
 from raytricks.cluster.trainer import fit_run
 from raytricks.cluster.tune.trial import OneWorkerTrial
 from raytricks.training.loop import TrainingJob

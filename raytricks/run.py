@@ -16,7 +16,9 @@ import torch
 from raytricks.cluster.driver import clean_up, train_on_ray
 from raytricks.config import ExperimentConfig
 from raytricks.config.run_code import accepted_code, keep_code, require_same_code
-from raytricks.data.image_formats import require_decoder
+from raytricks.data.jpeg import (
+    require_decoder,
+)
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.models.cost import count_macs, count_parameters

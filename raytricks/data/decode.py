@@ -21,19 +21,21 @@ import torch
 from torch import Tensor
 
 from raytricks.data.image_formats import (
-    Decoder,
     ImageHeader,
     check_pixel_checksums,
-    decode_jpeg,
     header_of,
     is_grayscale,
     naming,
     open_image,
     orientation_of,
     read_header,
+    to_eight_bits,
+)
+from raytricks.data.jpeg import (
+    Decoder,
+    decode_jpeg,
     reduction_for,
     require_decoder,
-    to_eight_bits,
 )
 
 __all__ = [

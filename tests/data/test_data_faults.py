@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from raytricks.data import image_formats
+from raytricks.data import jpeg
 from raytricks.data.decode import Decoder, DecodeSpec, read_header
 from raytricks.data.sources.folder import load_folder
 from raytricks.errors import DataError
@@ -25,7 +25,7 @@ COLOUR = np.stack([40 + 3 * COLUMNS, 220 - 4 * ROWS, 90 + COLUMNS + ROWS], axis=
 LUMA = np.rint(COLOUR @ [0.299, 0.587, 0.114])
 CENTRE = (slice(10, 30), slice(20, 40))  # made transparent in the palette image
 DECODERS: tuple[Decoder, ...] = ("torchvision", "pil")
-if image_formats.find_spec("simplejpeg") is not None:
+if jpeg.find_spec("simplejpeg") is not None:
     DECODERS += ("simplejpeg",)
 
 

@@ -9,14 +9,13 @@ from sklearn.datasets import load_sample_images
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from raytricks.data import image_formats
+from raytricks.data import jpeg
 from raytricks.data.decode import DecodeSpec, decode_bytes, header_of, require_decoder
 from raytricks.errors import ConfigError, DataError
 
 PHOTOS = [Image.fromarray(pixels) for pixels in load_sample_images().images]
 SIMPLEJPEG = pytest.param(
-    "simplejpeg",
-    marks=pytest.mark.skipif(image_formats.find_spec("simplejpeg") is None, reason="simplejpeg is not installed"),
+    "simplejpeg", marks=pytest.mark.skipif(jpeg.find_spec("simplejpeg") is None, reason="simplejpeg is not installed")
 )
 DECODERS = ("torchvision", SIMPLEJPEG, "pil")
 WHOLE_256 = DecodeSpec(256, square=False, channels=3)
@@ -70,7 +69,7 @@ def test_jpeg_square_is_torchvisions_resized_crop(decoder):
 @pytest.mark.parametrize("short_side", [16, 40, 100])
 def test_jpeg_decoded_at_a_part_of_its_size_looks_the_same(size, short_side, decoder):
     image = photo(1, *size)
-    assert image_formats.reduction_for(size, short_side) >= 2
+    assert jpeg.reduction_for(size, short_side) >= 2
     spec = DecodeSpec(short_side, square=False, channels=3)
     array = decode_bytes(encoded(image, quality=95), spec, "photo", decoder)
     resized = image.resize(array.shape[:0:-1], Image.Resampling.BILINEAR)
@@ -81,15 +80,15 @@ def test_jpeg_decoded_at_a_part_of_its_size_looks_the_same(size, short_side, dec
     ("size", "reduction"), [((500, 375), 1), ((511, 900), 1), ((512, 512), 2), ((1023, 2000), 2), ((9999, 2048), 8)]
 )
 def test_jpeg_reduction_keeps_twice_the_short_side(size, reduction):
-    assert image_formats.reduction_for(size, 128 if reduction > 1 else 256) == reduction
-    assert image_formats.reduction_for((63, 64), 16) == 1
+    assert jpeg.reduction_for(size, 128 if reduction > 1 else 256) == reduction
+    assert jpeg.reduction_for((63, 64), 16) == 1
 
 
 @pytest.mark.parametrize(("reduction", "height", "width"), [(1, 301, 403), (2, 151, 202), (4, 76, 101), (8, 38, 51)])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_jpeg_is_left_to_pillow_only_where_pillow_is_faster(decoder, channels, reduction, height, width):
-    pixels = image_formats.decode_jpeg(encoded(photo(0, 403, 301)), (403, 301), channels, reduction, decoder)
+    pixels = jpeg.decode_jpeg(encoded(photo(0, 403, 301)), (403, 301), channels, reduction, decoder)
     if decoder == "pil" or (decoder == "torchvision" and reduction > 1):
         assert pixels is None
     else:
@@ -103,7 +102,7 @@ def test_jpeg_decoders_agree_on_every_coding(options, channels):
     content = encoded(photo(0, 320, 240), **options)
     spec = DecodeSpec(100, square=False, channels=channels)
     reference = decode_bytes(content, spec, "photo", "pil")
-    for decoder in ("torchvision", "simplejpeg") if image_formats.find_spec("simplejpeg") else ("torchvision",):
+    for decoder in ("torchvision", "simplejpeg") if jpeg.find_spec("simplejpeg") else ("torchvision",):
         assert difference(decode_bytes(content, spec, "photo", decoder), reference) < 0.05
     with Image.open(io.BytesIO(content)) as image:
         resized = np.asarray(
@@ -191,13 +190,13 @@ def test_jpeg_first_picture_of_an_mpo(decoder):
 
 def test_jpeg_pillow_takes_over_from_a_torchvision_without_decoder(monkeypatch):
     content = encoded(photo(0, 80, 60))
-    monkeypatch.setattr(image_formats, "_TORCHVISION_DECODE", None)
+    monkeypatch.setattr(jpeg, "_TORCHVISION_DECODE", None)
     require_decoder("torchvision")
     assert np.array_equal(decode_bytes(content, SAME_SIZE, "x"), by_pillow(content))
 
 
 def test_jpeg_missing_simplejpeg_is_a_config_error_before_any_work(monkeypatch):
-    monkeypatch.setattr(image_formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(jpeg, "find_spec", lambda name: None)
     for call in (lambda: require_decoder("simplejpeg"), lambda: decode_bytes(b"", SAME_SIZE, "x", "simplejpeg")):
         with pytest.raises(ConfigError, match="pip install simplejpeg"):
             call()

@@ -35,7 +35,7 @@ from raytricks.data.pack import pack
 from raytricks.data.prepared import LabelledImages, prepare_data
 from raytricks.data.store import UniformStore
 from raytricks.plan import plan_run
-from raytricks.training.worker import keep_freed_memory
+from raytricks.training.allocator import keep_freed_memory
 
 BATCH = 64
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

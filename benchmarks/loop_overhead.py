@@ -29,8 +29,9 @@ from raytricks.cluster.session import ray_session
 from raytricks.data.prepared import LabelledImages, PreparedData, prepare_data
 from raytricks.data.store import UniformStore
 from raytricks.models.registry import build_model
+from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.loop import TrainingJob, run_epochs
-from raytricks.training.worker import Worker, keep_freed_memory
+from raytricks.training.worker import Worker
 
 CONFIG = Path(__file__).parent.parent / "configs" / "fashion_mnist.yaml"
 THREADS = 1

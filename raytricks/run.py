@@ -16,9 +16,7 @@ import torch
 from raytricks.cluster.driver import clean_up, train_on_ray
 from raytricks.config import ExperimentConfig
 from raytricks.config.run_code import accepted_code, keep_code, require_same_code
-from raytricks.data.jpeg import (
-    require_decoder,
-)
+from raytricks.data.jpeg import require_decoder
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.models.cost import count_macs, count_parameters
@@ -34,13 +32,14 @@ from raytricks.report.header import header_lines
 from raytricks.report.progress import Reporter
 from raytricks.report.summary import summary_lines
 from raytricks.training import run_directory
+from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.fencing import begin_launch
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.signals import StopSignals
 from raytricks.training.teacher import check_teacher
 from raytricks.training.trackers import require_trackers
-from raytricks.training.worker import Worker, keep_freed_memory
+from raytricks.training.worker import Worker
 
 DeviceType = Literal["cpu", "cuda"]
 

@@ -78,7 +78,8 @@ def info(
     """Show what a data set holds, and what is wrong with it."""
     if sheet is not None and not sheet.lower().endswith(".png"):
         raise ConfigError(f"--contact-sheet {sheet}: must end with .png")
-    from raytricks.data import info  # as above
+    # the seam, as above
+    from raytricks.data import contact_sheet, info
     from raytricks.data import listing as listings
 
     listing = listings.list_source(path)
@@ -93,7 +94,7 @@ def info(
         found = info.data_info(listing, verify=verify, progress=advance)
     typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(_info_lines(found)))
     if sheet is not None:
-        _save_sheet(info.contact_sheet(listing, seed=seed), sheet)
+        _save_sheet(contact_sheet.contact_sheet(listing, seed=seed), sheet)
     if verify and found.unreadable:
         count = len(found.unreadable)
         raise DataError(f"{path}: {count} image{'s' if count > 1 else ''} cannot be read; restore or remove them")

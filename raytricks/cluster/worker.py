@@ -17,10 +17,11 @@ from raytricks.cluster.failures import WorkerFailure
 from raytricks.cluster.requests import EpochBarrier, Requests
 from raytricks.config.schemas import config_sent
 from raytricks.errors import InterruptedRun, RaytricksError
+from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.fencing import require_visible
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.signals import LEAVE
-from raytricks.training.worker import Worker, keep_freed_memory
+from raytricks.training.worker import Worker
 
 _TELL_WAIT_S = 2.0
 

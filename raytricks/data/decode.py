@@ -31,12 +31,7 @@ from raytricks.data.image_formats import (
     read_header,
     to_eight_bits,
 )
-from raytricks.data.jpeg import (
-    Decoder,
-    decode_jpeg,
-    reduction_for,
-    require_decoder,
-)
+from raytricks.data.jpeg import Decoder, decode_jpeg, reduction_for, require_decoder
 
 __all__ = [
     "DecodeSpec",

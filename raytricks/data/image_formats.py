@@ -1,4 +1,4 @@
-"""What single image files say of themselves, read without decoding: headers, PNG, pixel modes."""
+"""What an image file says of itself, read by Pillow without decoding it; its pixel mode made 8 bits, or refused."""
 
 from dataclasses import dataclass
 import io

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: images that cannot be read, duplicates."""
+"""Look at every image once: its size, its colours, a hash of it, whether it can be read, and which images are equal."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The directory that is packed into: may it be used, is it in use, what was done before a stop."""
+"""The directory that a pack writes: whether it may, alone; what a full disk or a kill leaves; how far it has come."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

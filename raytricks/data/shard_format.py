@@ -1,4 +1,8 @@
-"""The files of packed data: their format, and reading them."""
+"""The files of packed data: dataset.json, the Arrow shards beside it, their indexes; single images read from them.
+
+`dataset.json` is written last, so a directory that has it is complete. Of each shard it
+holds the size and the sha256, and of everything together `content_sha256`.
+"""
 
 from dataclasses import asdict, dataclass, fields
 import hashlib

@@ -1,7 +1,7 @@
 """Parts: tricks, optimizers, losses, models, data sources, metrics and callbacks, one row each.
 
-part        the row; section: its settings
-hooks       the places where a part's code is called; contexts: what they hand over
+part        the row, and the section of its settings
+hooks       the places where a part's code is called, and what they hand over
 tricks, optimizers, losses, metrics, sources   the rows that come with raytricks
 registry    all of them
 bring       parts of the user's own: by file, package, entry point; signatures: of a callable

@@ -21,7 +21,8 @@
 
 A function names the arguments that it wants, among those that its slot offers; so a slot may offer more one day.
 `settings` is the part's section, or its value where it has only one. Nothing but the draws and generators that are
-handed over may be random, and nothing may be changed in place but where a slot says so."""
+handed over may be random, and nothing may be changed in place but where a slot says so.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """A part is one row: what it is called, its settings, where its code is. Imports neither torch nor the code.
 
 The rows are read by the config's schema, the header, `raytricks parts`, the docs, the doctor, `tune` and the tests
-of all pairs; none of them lists parts by hand."""
+of all pairs; none of them lists parts by hand.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -13,7 +13,8 @@ from raytricks.errors import ConfigError
 from raytricks.parts.part import CHOSEN_BY, Kind, Part
 from raytricks.parts.registry import BUILT_IN, named
 from raytricks.recipe.recipe import Recipe
-from raytricks.recipe.resolve import DatasetStats, TeacherFacts, teacher_facts
+from raytricks.recipe.resolve import DatasetStats
+from raytricks.recipe.teacher_facts import TeacherFacts, teacher_facts
 
 __all__ = ["DoctorContext", "Finding", "TeacherFacts", "diagnose", "refuse", "rules_of", "teacher_facts"]
 

@@ -1,17 +1,12 @@
-"""The settings that depend on the data: its statistics, its preset, the sides of its images, its teacher."""
+"""The settings that depend on the data: its statistics, its preset, the sides of its images, what is left open."""
 
 from dataclasses import dataclass
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from raytricks.config import load_config
 from raytricks.config.schema import SMALL_RESNETS, DataConfig, ExperimentConfig, ModelConfig
 from raytricks.data.splits import DatasetSplits
-from raytricks.errors import ConfigError
 from raytricks.tricks.progressive_resizing import training_side
 
 LARGEST_SMALL_IMAGE = 64  # pixels; up to here the ImageNet stem would destroy the image
@@ -152,44 +147,3 @@ def resolve_model(model: ModelConfig, image_size: int) -> ModelConfig:
         "width": model.width or (16 if name in SMALL_RESNETS else 64),
     }
     return model.model_copy(update=chosen)
-
-
-@dataclass(frozen=True)
-class TeacherFacts:
-    """A run of ours that teaches.
-
-    Attributes:
-        class_names: in the order of its logits.
-        smoothing_epsilon: its label smoothing, 0: none; None where its config is gone.
-    """
-
-    class_names: tuple[str, ...]
-    smoothing_epsilon: float | None
-
-
-def teacher_facts(path: str) -> TeacherFacts | None:
-    """Read the header of a run's model file and the config beside it; no tensor is read.
-
-    Args:
-        path: a run's directory or a safetensors file of ours, as `tricks.distillation.teacher`.
-
-    Returns:
-        None for the names of torchvision and timm, and for what cannot be read.
-    """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        file = file / "model.safetensors"
-    try:
-        with safe_open(file, framework="numpy") as model:
-            metadata = model.metadata() or {}
-        class_names = tuple(json.loads(metadata["class_names"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None
-    return TeacherFacts(class_names, _smoothing_epsilon(file.parent / "config.yaml"))
-
-
-def _smoothing_epsilon(path: Path) -> float | None:
-    try:
-        return load_config(path, of_run=True).config.tricks.label_smoothing.epsilon
-    except ConfigError:
-        return None

@@ -1,4 +1,9 @@
-"""How a study's figures are drawn: colours, empty figures, parallel coordinates."""
+"""How a study's figures are drawn: colours, traces, and parallel coordinates.
+
+Parallel coordinates have one vertical axis a searched key and one line a trial, coloured by its score. They are plain
+lines, not plotly's own kind: that needs WebGL, which remote desktops lack, and can neither mark one line, nor fade
+one, nor name it under the mouse.
+"""
 
 from collections.abc import Callable, Sequence
 from html import escape

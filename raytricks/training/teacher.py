@@ -22,7 +22,7 @@ from raytricks.models.registry import TORCHVISION, build_model
 from raytricks.models.timm_models import TIMM
 from raytricks.models.weight_files import locate_weights
 from raytricks.models.weights import start_from
-from raytricks.recipe.resolve import teacher_facts
+from raytricks.recipe.teacher_facts import teacher_facts
 from raytricks.training.model_file import load_model
 from raytricks.tricks.mixed_precision import Precision, autocast
 

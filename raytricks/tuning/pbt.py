@@ -1,4 +1,13 @@
-"""Population based training: which trial takes over whose weights (exploit), and its next settings (explore)."""
+"""Population-based training: a trial takes over the weights and the history of a better one, and goes on elsewhere.
+
+    explore        settings close to the better trial's
+    export_state   copies a trial's newest checkpoint, its records and its trial.json
+    adopt_state    makes another trial's directory continue from such a copy, with other values
+
+The adopted state is prepared in a directory of its own within the trial's, renamed to `.adopted`
+when it is whole, and moved up from there. A kill before the rename leaves the old state, one after
+it the new state: who opens the trial next moves up the rest.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace

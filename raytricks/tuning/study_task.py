@@ -1,4 +1,7 @@
-"""What a study has its trials carry out, and the images that they are chosen and retrained on."""
+"""The trials of a study as a task, in plain values that travel to where they are trained; the images of each.
+
+A study never ranks its trials on the images that it scores the winner on.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -9,7 +9,8 @@ from PIL import Image
 import pytest
 from sklearn.datasets import load_digits, load_sample_images
 
-from raytricks.data.info import contact_sheet, describe
+from raytricks.data.contact_sheet import contact_sheet
+from raytricks.data.info import describe
 from raytricks.data.listing import list_source
 from raytricks.data.pack import pack
 from raytricks.errors import DataError

@@ -1,4 +1,4 @@
-"""The files that travel with a job: those of its directory, less what is ignored."""
+"""The files of a directory that travel with a job: never what is ignored, what can be made again, or secrets."""
 
 from collections import Counter
 from collections.abc import Iterable

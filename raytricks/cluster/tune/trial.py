@@ -8,9 +8,10 @@ from ray import tune
 import torch
 
 from raytricks.cluster.requests import requested_stop
+from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import Record
-from raytricks.training.worker import Worker, keep_freed_memory
+from raytricks.training.worker import Worker
 from raytricks.tuning.pbt import adopt_state, export_state
 from raytricks.tuning.rungs import first_rung
 from raytricks.tuning.study_task import StudyTask, TrialData

@@ -99,7 +99,8 @@ class _SteadyTrainer(TorchTrainer):
 
     The cleaner of Ray 2.60 asks the state API whether the controller lives. On a cluster without a
     dashboard, or with RAY_API_SERVER_ADDRESS set, another cluster answers that it knows no such actor,
-    and the cleaner takes the workers' resources away. The controller's end frees them without it.
+    and the cleaner takes the workers' resources away. Without it, a controller that ends by itself frees them;
+    those of one that is killed stay taken until the driver's job ends.
     """
 
     def _create_default_callbacks(self):

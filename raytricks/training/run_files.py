@@ -46,6 +46,7 @@ class RunFiles:
                 "start a new run"
             )
         self._lost_steps = 0
+        self._workers_before: int | None = None
         self._writer: RecordWriter | None = None
         self._is_finished = False
 
@@ -63,10 +64,16 @@ class RunFiles:
                     f"{self.newest.path} is of another model or version of raytricks ({str(error).splitlines()[0]}); "
                     "put the run's own checkpoints back, or start a new run"
                 ) from error
+            self._workers_before = len(self.newest.content["worker_buffers"])
         if self._worker.is_first:
             checkpoints.clean_temporary(self._run_dir / CHECKPOINTS)
-            logged = max((record["step"] for record in read_records(self._run_dir / METRICS_FILE)), default=0)
-            self._lost_steps = max(0, logged - state.step)
+            records = read_records(self._run_dir / METRICS_FILE)
+            self._lost_steps = max(0, max((record["step"] for record in records), default=0) - state.step)
+            # those who went on from this checkpoint and did not come to save another
+            since = [
+                r["workers"] for r in records if r["kind"] == "note" and "workers" in r and r["step"] >= state.step
+            ]
+            self._workers_before = since[-1] if since else self._workers_before
             drop_records_after(self._run_dir / METRICS_FILE, state.step)
         self._worker.wait_for_all()
 
@@ -89,9 +96,9 @@ class RunFiles:
         if self.newest is not None:
             for line in self.newest.rejected:
                 self.write("note", step=step, epoch=0, text=f"damaged checkpoint left out: {line}")
-            self.write("note", step=step, epoch=0, text=f"resumed from {self.newest.path.name}{self._change()}")
+            self._note_begin(step, f"resumed from {self.newest.path.name}")
         elif self._lost_steps:
-            self.write("note", step=0, epoch=0, text=f"begun again, nothing was saved before{self._change()}")
+            self._note_begin(0, "begun again, nothing was saved before")
 
     def write(self, kind: str, *, step: int, epoch: int, **values) -> None:
         """Write one record, on the first worker."""
@@ -137,12 +144,12 @@ class RunFiles:
         save_model(self._run_dir / MODEL_FILE, state.model.state_dict(), self._config.model, data, of_model)
         self._is_finished = True
 
-    def _change(self) -> str:
-        """Return what a reader should know of a resume: steps to make again, another number of workers."""
+    def _note_begin(self, step: int, how: str) -> None:
+        """Tell how a run goes on: steps to make again, another number of workers than trained before."""
         again = f", {self._lost_steps} steps are made again" if self._lost_steps else ""
-        before = None if self.newest is None else len(self.newest.content["worker_buffers"])
-        now = self._worker.world_size
-        return again + (f", on {now} workers instead of {before}" if before not in (None, now) else "")
+        before, now = self._workers_before, self._worker.world_size
+        change = f", on {now} workers instead of {before}" if before not in (None, now) else ""
+        self.write("note", step=step, epoch=0, text=how + again + change, workers=now)
 
     def _raise_on_all(self, failure: RaytricksError | None) -> None:
         """Raise the first worker's failure; stop the others too, which would wait for it. Collective."""

@@ -185,3 +185,22 @@ def test_workers_all_stop_when_the_first_cannot_save(fleet, make_job):
     first, second = fleet.run(2, train_all, job)
     assert isinstance(first, CheckpointError) and "cannot be written" in str(first)
     assert isinstance(second, CheckpointError) and "the first worker could not save" in str(second)
+
+
+def begin_and_die(worker: Worker, job: TrainingJob) -> None:
+    _Run(job, worker, lambda: 0, None).close()
+
+
+def test_workers_that_were_lost_before_they_saved_count_in_the_note_of_those_after_them(fleet, make_job):
+    """Nodes come and go within the steps between two checkpoints."""
+    job = make_job("run", recipe__epochs=2, model__norm="group")
+    with pytest.raises(InterruptedRun):
+        train_until(Worker(), job, 2)
+    for world_size in (2, 1, 1):
+        fleet.run(world_size, begin_and_die, job)
+    notes = [r["text"] for r in read_records(job.run_dir / "metrics.jsonl") if r["kind"] == "note"]
+    assert notes == [
+        "resumed from step-00000002, on 2 workers instead of 1",
+        "resumed from step-00000002, on 1 workers instead of 2",
+        "resumed from step-00000002",
+    ]

@@ -38,6 +38,9 @@ def http_server(status: int, content: bytes = b"", **headers: str) -> Iterator[t
             self.end_headers()
             self.wfile.write(content)
 
+        def do_POST(self) -> None:
+            self.do_GET()
+
         def log_message(self, *arguments) -> None:
             pass
 
@@ -149,15 +152,32 @@ def test_a_token_that_cannot_be_sent_is_not_shown(monkeypatch):
 
 
 def test_redirects_are_followed_and_keep_the_token_on_its_host(monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_TOKEN", SECRET)
     with http_server(200, b'{"ray_version": "2.60.0"}') as (url, seen):
-        with http_server(302, Location=f"{url}/api/version") as (first, _):
-            found = Dashboard.connect(JobAddress(first, "--address"))
-        assert (found.address.url, found.ray_version, seen.pop()) == (url, "2.60.0", f"Bearer {SECRET}")
         elsewhere = url.replace("127.0.0.1", "localhost")
         with http_server(302, Location=f"{elsewhere}/api/version") as (first, _):
-            Dashboard.connect(JobAddress(first, "--address"))
-        assert seen == [None]
+            found = Dashboard.connect(JobAddress(first, "--address"))  # without a token there is nothing to keep
+            assert (found.address.url, seen.pop()) == (elsewhere, None)
+            found.get("/api/jobs/")
+            monkeypatch.setenv("RAY_AUTH_TOKEN", SECRET)
+            seen.clear()
+            assert f"redirects to {elsewhere}, which is not given the token" in refusal(first)
+            assert f"give --address {elsewhere}" in refusal(first) and SECRET not in refusal(first)
+        with http_server(302, Location=f"{url}/api/version") as (first, _):
+            found = Dashboard.connect(JobAddress(first, "--address"))
+        assert (found.address.url, found.ray_version, seen) == (url, "2.60.0", [f"Bearer {SECRET}"])
+
+
+@pytest.mark.parametrize(
+    "send", [lambda d: d.get("/api/jobs/"), lambda d: d.post("/api/jobs/x/stop")], ids=["get", "post"]
+)
+def test_a_later_request_that_is_sent_to_another_host_does_not_take_the_token_there(monkeypatch, send):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", SECRET)
+    with http_server(200, b"[]") as (url, seen):
+        elsewhere = url.replace("127.0.0.1", "localhost")
+        with http_server(302, Location=f"{elsewhere}/api/jobs/") as (first, asked):
+            with pytest.raises(ClusterError, match="which is not given the token"):
+                send(Dashboard(JobAddress(first, "--address"), "2.60.0"))
+    assert asked == [f"Bearer {SECRET}"] and seen == []
 
 
 def test_hosts_of_this_machine_are_known():

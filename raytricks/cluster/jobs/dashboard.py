@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, MODE, auth_header, token_source
-from raytricks.cluster.jobs.address import JobAddress, is_here
+from raytricks.cluster.jobs.address import OPTION, JobAddress, is_here
 from raytricks.errors import ClusterError
 
 CONNECT_S = 5.0
@@ -150,15 +150,23 @@ def python_of_ray(nodes: list[dict[str, Any]]) -> str:
     return "python"
 
 
+class _Elsewhere(Exception):
+    """A redirect to a place that the token must not go to."""
+
+
 class _SameHostOnly(HTTPRedirectHandler):
-    """Follows redirects, but hands the token to no other host, nor from https to http."""
+    """Follows redirects; with a token to no other host, nor from https to http.
+
+    Without the token, what answers there could not be used: it would have to come with each later request.
+    """
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
         old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if request is not None and (old.hostname != new.hostname or (old.scheme, new.scheme) == ("https", "http")):
-            request.remove_header("Authorization")
-        return request
+        is_elsewhere = old.hostname != new.hostname or (old.scheme, new.scheme) == ("https", "http")
+        if is_elsewhere and req.has_header("Authorization"):
+            fp.close()
+            raise _Elsewhere(f"{new.scheme}://{new.netloc.rpartition('@')[2]}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _request(url: str, headers: dict[str, str], *, timeout_s: float, method: str = "GET") -> tuple[str, bytes]:
@@ -177,6 +185,11 @@ def _explained(error: Exception, address: JobAddress) -> ClusterError:
         if error.code == 404:
             return _not_ray(address)
         return NoAnswer(f"{address.url} answers HTTP {error.code}, not as a Ray dashboard; check {address.source}")
+    if isinstance(error, _Elsewhere):
+        return ClusterError(
+            f"{address.url} redirects to {error}, which is not given the token; if that is your cluster, give "
+            f"{OPTION} {error}"
+        )
     reason: object = error.reason if isinstance(error, URLError) else error
     if isinstance(reason, ssl.SSLError):
         return ClusterError(

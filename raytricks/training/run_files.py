@@ -70,9 +70,7 @@ class RunFiles:
             records = read_records(self._run_dir / METRICS_FILE)
             self._lost_steps = max(0, max((record["step"] for record in records), default=0) - state.step)
             # those who went on from this checkpoint and did not come to save another
-            since = [
-                r["workers"] for r in records if r["kind"] == "note" and "workers" in r and r["step"] >= state.step
-            ]
+            since = [record["workers"] for record in records if "workers" in record and record["step"] >= state.step]
             self._workers_before = since[-1] if since else self._workers_before
             drop_records_after(self._run_dir / METRICS_FILE, state.step)
         self._worker.wait_for_all()

@@ -9,6 +9,7 @@ trainer     Ray Train's trainer of a run, begun again when its workers have to m
 worker      what runs in each of them: a thin shell around training.run_epochs
 elastic     nodes that are drained, saving before workers come or go, back to all of them
 failures    what ended a worker, and what is not tried again
+groups      resources of workers whose controller was killed
 
 tune/    the trials of a study
 jobs/    commands that run on a cluster

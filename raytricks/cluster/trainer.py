@@ -6,11 +6,14 @@ import shutil
 import time
 from typing import Any
 
+from ray import get_runtime_context
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from raytricks.cluster.elastic import SaveBeforeResize, ScaleUp
 from raytricks.cluster.failures import StopRepeatedFailures
+from raytricks.cluster.groups import free_after_death
 from raytricks.cluster.requests import RAY_FOLDER, Requests
 from raytricks.cluster.worker import train_worker
 from raytricks.parts.bring import files_of, versions_of
@@ -89,9 +92,17 @@ def _make_trainer(job: TrainingJob, data: Any, most_workers: int, *, use_gpu: bo
             name=f"launch-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns()}",
             storage_path=str(run_dir / RAY_FOLDER),
             failure_config=FailureConfig(max_failures=config.hardware.max_restarts, max_preemption_failures=-1),
-            callbacks=[StopRepeatedFailures(), SaveBeforeResize(run_dir)],  # type: ignore[list-item]
+            callbacks=[StopRepeatedFailures(), SaveBeforeResize(run_dir), FreeResources()],  # type: ignore[list-item]
         ),
     )
+
+
+class FreeResources(ControllerCallback):
+    """Has the workers' resources freed when the controller is killed."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Begin to watch; Ray Train calls it in the controller."""
+        free_after_death(get_runtime_context().get_actor_id() or "")
 
 
 class _SteadyTrainer(TorchTrainer):
@@ -99,8 +110,7 @@ class _SteadyTrainer(TorchTrainer):
 
     The cleaner of Ray 2.60 asks the state API whether the controller lives. On a cluster without a
     dashboard, or with RAY_API_SERVER_ADDRESS set, another cluster answers that it knows no such actor,
-    and the cleaner takes the workers' resources away. Without it, a controller that ends by itself frees them;
-    those of one that is killed stay taken until the driver's job ends.
+    and the cleaner takes the workers' resources away. `FreeResources` stands in its place.
     """
 
     def _create_default_callbacks(self):

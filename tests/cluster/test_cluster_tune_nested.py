@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path
+import time
 
 import pytest
 from tiny_study import tiny_task
@@ -47,9 +48,17 @@ def carry_out(task, cluster, trial_class=None):
     return read_outcomes(task.trials_dir, 0.0)
 
 
-def test_two_worker_trials_take_over_weights_and_give_their_cpus_back(cluster, tmp_path):
+def free_cpus() -> float:
+    """Return the CPUs that nobody holds, after a moment: Ray frees what a dead process held with a delay."""
     import ray
 
+    give_up_at = time.monotonic() + 15
+    while ray.available_resources().get("CPU", 0) < 4 and time.monotonic() < give_up_at:
+        time.sleep(0.2)
+    return ray.available_resources().get("CPU", 0)
+
+
+def test_two_worker_trials_take_over_weights_and_give_their_cpus_back(cluster, tmp_path):
     from raytricks.cluster.tune.nested import ManyWorkersTrial
 
     task = tiny_task(
@@ -70,13 +79,12 @@ def test_two_worker_trials_take_over_weights_and_give_their_cpus_back(cluster, t
     print(f"{len(pairs)} exploits of two-worker trials")
     assert len(pairs) >= 2 and all(same(exported, loaded) for exported, loaded in pairs)
     assert all(load_config(Path(o.run_dir) / "config.yaml").config.workers == 2 for o in outcomes)
-    assert not [p for o in outcomes for p in Path(o.run_dir).glob(".*") if p.name != ".lock"]
-    assert ray.available_resources()["CPU"] == 4
+    left = {p.name for o in outcomes for p in Path(o.run_dir).glob(".*")}
+    assert left <= {".lock", ".has-saved", ".launch"}, left  # of the run itself; requests and Ray's files go
+    assert free_cpus() == 4
 
 
 def test_failure_of_a_worker_fails_its_trial_and_an_early_stop_frees_the_cpus(cluster, tmp_path):
-    import ray
-
     lrs = (0.2, 1e30, 1e-7)
     task = tiny_task(
         tmp_path,
@@ -95,4 +103,4 @@ def test_failure_of_a_worker_fails_its_trial_and_an_early_stop_frees_the_cpus(cl
     outcomes = carry_out(task, cluster)
     assert [o.status for o in outcomes] in (["finished", "failed", "stopped"], ["finished", "failed", "finished"])
     assert "lower recipe.base_lr" in (outcomes[1].reason or "")
-    assert ray.available_resources()["CPU"] == 4
+    assert free_cpus() == 4

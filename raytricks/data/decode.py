@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import io
 import math
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -29,6 +28,7 @@ from raytricks.data.image_formats import (
     naming,
     open_image,
     orientation_of,
+    read_file,
     read_header,
     to_eight_bits,
 )
@@ -77,12 +77,6 @@ class DecodeSpec:
         shorter, longest = np.minimum(heights, widths), self.short_side * self.longest_aspect
         scaled = [np.rint(side * (self.short_side / shorter)).astype(np.int64) for side in (heights, widths)]
         return np.minimum(scaled[0], longest), np.minimum(scaled[1], longest)
-
-
-def read_file(path: Path) -> bytes:
-    """Return a file's content; raises DataError naming it."""
-    with naming(str(path)):
-        return path.read_bytes()
 
 
 def decode_bytes(

@@ -54,7 +54,7 @@ class DecodingStore(ABC):
 
         return crops_of(crop, indices, boxes, side, self.spec.channels, self.num_threads)
 
-    def _size(self, index: int) -> tuple[int, int]:
+    def _size(self, index: int) -> tuple[int, int] | None:
         """Return the size that boxes and buffers are laid out for: a file that has changed since must not fit in."""
         heights, widths = self.sizes(np.array([index]))
         return int(heights[0]), int(widths[0])
@@ -117,6 +117,9 @@ class FileStore(DecodingStore):
             self._sizes = np.array([h.height for h in headers]), np.array([h.width for h in headers])
         heights, widths = self._sizes
         return heights[indices], widths[indices]
+
+    def _size(self, index: int) -> tuple[int, int] | None:
+        return None if self._sizes is None else super()._size(index)
 
     def fingerprint(self) -> str:
         """Return the sha256 of what the decoded pixels depend on, without reading the images."""

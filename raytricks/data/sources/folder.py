@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.image_formats import IMAGE_SUFFIXES, read_header
+from raytricks.data.image_formats import IMAGE_SUFFIXES, UnreadableImage, read_header
 from raytricks.data.sources.walk import LeftOut, images_below
 from raytricks.data.splits import FileImages, FoundSplits, Split
 from raytricks.errors import DataError
@@ -131,16 +131,16 @@ def read_headers(paths: Sequence[str]) -> FileImages:
     def attempt(path: str):
         try:
             return read_header(Path(path))
-        except DataError as error:
+        except UnreadableImage as error:
             return error
 
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(attempt, paths))
-    errors = [str(r) for r in results if isinstance(r, DataError)]
+    errors = [str(r) for r in results if isinstance(r, UnreadableImage)]
     if errors:
         more = f" (and {len(errors) - 1} more unreadable of {len(paths)})" if len(errors) > 1 else ""
         raise DataError(errors[0] + more)
-    headers = [r for r in results if not isinstance(r, DataError)]
+    headers = [r for r in results if not isinstance(r, UnreadableImage)]
     heights, widths = (np.array([getattr(h, side) for h in headers]) for side in ("height", "width"))
     return FileImages(tuple(paths), heights, widths, all(h.is_grayscale for h in headers))
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 else:
     SourceName = Literal[("auto", *(row.name for row in of_kind("source")))]
 
-Side = Annotated[int, Field(ge=4, le=1024)]
+_LARGEST_SIDE = 1024
+Side = Annotated[int, Field(ge=4, le=_LARGEST_SIDE)]
 
 
 class DataConfig(Section):
@@ -59,8 +60,8 @@ class DataConfig(Section):
     augmentation: Literal["none", "shift", "random_resized_crop"] | None = None
     """shift: zero-padded random translation. random_resized_crop: the paper's area crop.
     None: shift up to 64 px, random_resized_crop above."""
-    shift_pixels: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Largest translation each way. None: an eighth of the image side."""
+    shift_pixels: Annotated[int, Field(ge=0, le=_LARGEST_SIDE // 8)] | None = None
+    """Largest translation each way, less than the image side. None: an eighth of it."""
     crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
     """Range of the area of a random resized crop (paper: 8% to 100%)."""
     crop_aspect: tuple[PositiveFloat, PositiveFloat] = (0.75, 4 / 3)
@@ -101,6 +102,11 @@ class DataConfig(Section):
             raise ValueError(f"train_size must be [first, last] with first <= last, got {list(self.train_size)}")
         if self.train_size_ramp[0] > self.train_size_ramp[1]:
             raise ValueError(f"train_size_ramp must be [start, end], rising, got {list(self.train_size_ramp)}")
+        if self.augmentation == "shift" and (self.shift_pixels or 0) >= (self.image_size or _LARGEST_SIDE):
+            raise ValueError(
+                f"shift_pixels must be less than image_size, which is {self.image_size}, got {self.shift_pixels}: "
+                "images would be empty"
+            )
         row = named("source", self.source)
         if row is not None and "path" in row.needs and self.path is None:
             raise ValueError(f"source {self.source} needs data.path, the directory that holds the images")

@@ -50,7 +50,6 @@ class Transform:
     Attributes:
         kind: none, shift or random_resized_crop, for training.
         image_size: side of the result, pixels, unless training asks for another.
-        stored_side: of the squares that are read where images are not read as crops; None: image_size.
         mean, std: per channel, on the 0..1 scale.
     """
 
@@ -62,7 +61,6 @@ class Transform:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     horizontal_flip: bool = True
-    stored_side: int | None = None
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return (images / 255 - mean) / std as float32 in the images' memory format."""
@@ -137,16 +135,16 @@ class Transform:
         """Bring images that were read for evaluation to (N, C, S, S) float32, S = image_size.
 
         Raises:
-            ValueError: the images are not squares of `evaluation_side` (crops) or `stored_side`.
+            ValueError: the images are not squares of `evaluation_side` (crops) or `image_size`.
         """
         pixels = canvas.pixels
-        side = self.evaluation_side if self.crops else self.stored_side or self.image_size
+        side = self.evaluation_side if self.crops else self.image_size
         if pixels.shape[2:] != (side, side):
             raise ValueError(f"images must be {side} x {side} for evaluation, got {tuple(pixels.shape[2:])}")
         if self.crops:
             margin = (side - self.image_size) // 2
             pixels = pixels[:, :, margin : margin + self.image_size, margin : margin + self.image_size]
-        return self.normalize(resize_squares(to_device(pixels, device), self.image_size))
+        return self.normalize(to_device(pixels, device))
 
 
 def to_device(pixels: Tensor, device: torch.device) -> Tensor:

@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from raytricks.data.decode import DecodeSpec, decode_bytes
+from raytricks.data.image_formats import UnreadableImage
 from raytricks.data.listing import Listing
-from raytricks.errors import DataError
 
 _CELL, _GAP, _NAME_WIDTH = 96, 4, 200
 _LARGEST_CLASSES = 200  # rows; more would not open in most viewers
@@ -42,7 +42,7 @@ def _cell(listing: Listing, index: int) -> Image.Image:
     try:
         spec = DecodeSpec(_CELL, square=True, channels=3)
         pixels = decode_bytes(contents.read(index), spec, contents.place(index))
-    except DataError:
+    except UnreadableImage:
         return Image.new("RGB", (_CELL, _CELL), _MISSING)
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 

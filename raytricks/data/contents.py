@@ -1,5 +1,6 @@
 """The encoded images of a split, whatever they are kept in: named, read and sized one at a time."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 import hashlib
 import io
@@ -9,9 +10,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from raytricks.data.image_formats import read_file
 from raytricks.data.shard_format import ShardReader
 from raytricks.data.splits import DatasetImages, ShardImages
-from raytricks.errors import DataError
 
 
 class Contents(Protocol):
@@ -57,21 +58,18 @@ class FileContents:
         return self.paths[index]
 
     def read(self, index: int) -> bytes:
-        try:
-            return Path(self.paths[index]).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.paths[index]}: cannot be read ({error.strerror}); remove or restore it") from None
+        return read_file(Path(self.paths[index]))
 
     def num_bytes(self, index: int) -> int:
-        path = Path(self.paths[index])
-        return path.stat().st_size if path.is_file() else 0
+        with suppress(OSError):
+            return Path(self.paths[index]).stat().st_size
+        return 0
 
     def state(self, index: int) -> str:
-        path = Path(self.paths[index])
-        if not path.is_file():
-            return "missing"
-        status = path.stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+        with suppress(OSError):
+            status = Path(self.paths[index]).stat()
+            return f"{status.st_size} {status.st_mtime_ns}"
+        return "missing"
 
 
 @dataclass(frozen=True)

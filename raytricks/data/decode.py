@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import io
 import math
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -22,12 +21,14 @@ from torch import Tensor
 
 from raytricks.data.image_formats import (
     ImageHeader,
+    RefusedImage,
     check_pixel_checksums,
     header_of,
     is_grayscale,
     naming,
     open_image,
     orientation_of,
+    read_file,
     read_header,
     to_eight_bits,
 )
@@ -78,14 +79,12 @@ class DecodeSpec:
         return np.minimum(scaled[0], longest), np.minimum(scaled[1], longest)
 
 
-def read_file(path: Path) -> bytes:
-    """Return a file's content; raises DataError naming it."""
-    with naming(str(path)):
-        return path.read_bytes()
-
-
 def decode_bytes(
-    content: bytes | memoryview, spec: DecodeSpec, name: str, decoder: Decoder = "torchvision"
+    content: bytes | memoryview,
+    spec: DecodeSpec,
+    name: str,
+    decoder: Decoder = "torchvision",
+    expected_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Decode one encoded image and bring it to the stored form.
 
@@ -93,6 +92,7 @@ def decode_bytes(
         content: a whole JPEG, PNG, WebP, BMP or single-frame GIF file.
         name: what errors call the image: its path, or shard and key.
         decoder: of JPEGs; they agree within rounding. `require_decoder` tells whether it is installed.
+        expected_size: height and width that the image must have, after EXIF orientation; None: any.
 
     Returns:
         (C, h, w) uint8, C-contiguous, of the size that `spec.output_sizes` gives for the header's size.
@@ -100,7 +100,8 @@ def decode_bytes(
 
     Raises:
         DataError: one line, `name: what; remedy`: no image, truncated, more pixels than twice
-            Pillow's MAX_IMAGE_PIXELS, several frames, or a pixel mode that has no right 8-bit form.
+            Pillow's MAX_IMAGE_PIXELS, several frames, a pixel mode that has no right 8-bit form, or another
+            size than expected.
         ConfigError: the decoder is not installed.
 
     Source: the sizes and boxes of torchvision's `Resize` and `resized_crop`: whole pixels, so a
@@ -109,6 +110,7 @@ def decode_bytes(
     require_decoder(decoder)
     with naming(name), open_image(io.BytesIO(content)) as image:
         orientation, size = orientation_of(image), image.size
+        _require_size(image, orientation, expected_size)
         reduction = 1
         if spec.short_side is not None and image.format in _JPEG_FORMATS:
             reduction = reduction_for(size, spec.short_side)
@@ -125,12 +127,14 @@ def decode_crop(
     channels: int,
     name: str,
     decoder: Decoder = "torchvision",
+    expected_size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Decode one encoded image at its own size, cut a box out of it and resize that, antialiased.
 
     Args:
         box: top, left, height, width in pixels of the image as it is looked at (EXIF orientation undone).
         side: of the square result.
+        expected_size: as of `decode_bytes`: that of the image which the box was drawn for.
 
     Returns:
         (C, side, side) uint8, as torchvision's `resized_crop` of the decoded image.
@@ -141,10 +145,20 @@ def decode_crop(
     require_decoder(decoder)
     with naming(name), open_image(io.BytesIO(content)) as image:
         orientation = orientation_of(image)
+        _require_size(image, orientation, expected_size)
         pixels = _decoded(image, content, channels, 1, decoder)
         if orientation != 1 or len(pixels) != channels:
             pixels = torch.from_numpy(_in_stored_form(pixels.numpy(), orientation, channels))
         return resize_crop(pixels, box, side)
+
+
+def _require_size(image: Image.Image, orientation: int, expected: tuple[int, int] | None) -> None:
+    width, height = reversed(image.size) if orientation >= 5 else image.size
+    if expected is not None and (height, width) != expected:
+        raise RefusedImage(
+            f"is {height} x {width} pixels, was {expected[0]} x {expected[1]} when the data was scanned; "
+            "leave the files alone while they are used, and start again"
+        )
 
 
 def resize_crop(pixels: Tensor, box: Sequence[int], side: int) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from raytricks.data.decode import Decoder, DecodeSpec, decode_bytes, decode_crop, read_file, read_header
+from raytricks.data.image_formats import naming
 from raytricks.data.shard_format import ShardReader, default_threads
 from raytricks.data.splits import DatasetImages, ShardImages
 from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore, arranged, canvas_of, crops_of, shared_pool
@@ -42,16 +43,21 @@ class DecodingStore(ABC):
     def decode(self, index: int) -> np.ndarray:
         """Return one image in its stored form, (C, h, w) uint8; raises DataError naming it."""
         content, name = self.encoded(index)
-        return decode_bytes(content, self.spec, name, self.decoder)
+        return decode_bytes(content, self.spec, name, self.decoder, self._size(index))
 
     def read_crops(self, indices: np.ndarray, boxes: np.ndarray, side: int) -> PaddedBatch:
         """Decode each image at its own size, cut its box and resize that; see `crops_of`."""
 
         def crop(index: int, box: list[int]) -> Tensor:
             content, name = self.encoded(index)
-            return decode_crop(content, box, side, self.spec.channels, name, self.decoder)
+            return decode_crop(content, box, side, self.spec.channels, name, self.decoder, self._size(index))
 
         return crops_of(crop, indices, boxes, side, self.spec.channels, self.num_threads)
+
+    def _size(self, index: int) -> tuple[int, int] | None:
+        """Return the size that boxes and buffers are laid out for: a file that has changed since must not fit in."""
+        heights, widths = self.sizes(np.array([index]))
+        return int(heights[0]), int(widths[0])
 
     def decode_many(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """Return the images of `indices` in order, decoded in threads."""
@@ -112,11 +118,15 @@ class FileStore(DecodingStore):
         heights, widths = self._sizes
         return heights[indices], widths[indices]
 
+    def _size(self, index: int) -> tuple[int, int] | None:
+        return None if self._sizes is None else super()._size(index)
+
     def fingerprint(self) -> str:
         """Return the sha256 of what the decoded pixels depend on, without reading the images."""
         digest = hashlib.sha256(repr((self.spec, self.decoder)).encode())
         for path in self.paths:
-            status = Path(path).stat()
+            with naming(path):
+                status = Path(path).stat()
             digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 

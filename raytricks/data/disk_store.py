@@ -37,7 +37,8 @@ class DiskStore:
         self, source: FileStore | ShardStore | EncodedStore, heights: np.ndarray, widths: np.ndarray, folder: Path
     ) -> None:
         self.source = source
-        self.path = Path(folder, source.fingerprint()[:32] + _SUFFIX)
+        self._fingerprint = source.fingerprint()
+        self.path = Path(folder, self._fingerprint[:32] + _SUFFIX)
         self._heights, self._widths = heights, widths
         self._mapped: UniformStore | RaggedStore | None = None
 
@@ -76,7 +77,7 @@ class DiskStore:
 
     def fingerprint(self) -> str:
         """Return the sha256 of what the pixels depend on."""
-        return self.source.fingerprint()
+        return self._fingerprint
 
     def _is_whole(self) -> bool:
         return self.path.is_file() and self.path.stat().st_size == self.num_bytes  # it got its name when it was whole
@@ -90,6 +91,7 @@ class DiskStore:
                 unfinished = self.path.with_suffix(".unfinished")  # of this or of a killed process: the lock is ours
                 try:
                     self._decode_to(unfinished)
+                    self._require_unchanged()
                     unfinished.replace(self.path)
                 finally:
                     unfinished.unlink(missing_ok=True)
@@ -98,6 +100,14 @@ class DiskStore:
                 f"data.cache_dir {self.path.parent}: the {self.num_bytes / 2**30:.2f} GiB of decoded images cannot be "
                 f"kept there ({error.strerror}); choose another directory or set data.cache=none"
             ) from error
+
+    def _require_unchanged(self) -> None:
+        """Keep nothing under the name of other images: the file stays for later runs."""
+        if self.source.fingerprint() != self._fingerprint:
+            raise DataError(
+                f"{self.source.encoded(0)[1]} and the images beside it: some changed while they were decoded for "
+                "data.cache=disk; leave them alone and start again"
+            )
 
     def _decode_to(self, path: Path) -> None:
         with path.open("w+b") as file:

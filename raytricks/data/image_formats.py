@@ -1,6 +1,7 @@
 """What an image file says of itself, read by Pillow without decoding it; its pixel mode made 8 bits, or refused."""
 
 from dataclasses import dataclass
+import errno
 import io
 from pathlib import Path
 import struct
@@ -10,7 +11,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from raytricks.errors import DataError
+from raytricks.errors import DataError, RaytricksError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # by content; files are often misnamed
@@ -24,6 +25,12 @@ class ImageHeader:
     height: int
     width: int
     is_grayscale: bool
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's content; raises DataError naming it."""
+    with naming(str(path)):
+        return path.read_bytes()
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -63,8 +70,23 @@ def orientation_of(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+class UnreadableImage(DataError):
+    """What is wrong with one image; others may be read."""
+
+
+_OF_THE_FILE = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
 class naming:
-    """Turn every decoding error into one line that starts with the image's name."""
+    """Turn every error of reading or decoding into one line that starts with the image's name.
+
+    Raises:
+        UnreadableImage: the image is to blame.
+        RaytricksError: the machine is: no memory, too many open files, a failing disk. To leave the image out would
+            lose a sound one.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -73,17 +95,31 @@ class naming:
         return None
 
     def __exit__(self, kind, error, _traceback) -> None:
-        if isinstance(error, RefusedImage):
-            raise DataError(f"{self.name}: {error}") from None
-        if isinstance(error, UnidentifiedImageError):
-            raise DataError(
-                f"{self.name}: is no image of a supported kind ({', '.join(_FORMATS)}); remove it or save it again"
-            ) from None
-        if isinstance(error, Image.DecompressionBombError):
-            raise DataError(f"{self.name}: {error}; shrink the image") from None
-        if isinstance(error, Exception):  # damaged bytes make Pillow raise almost anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{self.name}: cannot be decoded ({reason}); remove it or save it again") from None
+        if isinstance(error, Exception) and not isinstance(error, RaytricksError):
+            raise _named(self.name, error) from None
+
+
+def _named(name: str, error: Exception) -> RaytricksError:
+    if isinstance(error, RefusedImage):
+        return UnreadableImage(f"{name}: {error}")
+    if isinstance(error, UnidentifiedImageError):
+        return UnreadableImage(
+            f"{name}: is no image of a supported kind ({', '.join(_FORMATS)}); remove it or save it again"
+        )
+    if isinstance(error, Image.DecompressionBombError):
+        return UnreadableImage(f"{name}: {error}; shrink the image")
+    if isinstance(error, OSError) and error.errno in _OF_THE_FILE:
+        return UnreadableImage(f"{name}: cannot be read ({error.strerror}); remove or restore it")
+    if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none
+        return RaytricksError(
+            f"{name}: cannot be read ({error.strerror}): the machine or its storage fails, the image may be sound; "
+            "mend that (`ulimit -n` for too many open files) and run the same command again"
+        )
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or "allocate memory" in reason:  # torch raises a RuntimeError
+        return RaytricksError(f"{name}: there is no memory left to decode it; free some or use fewer workers")
+    # damaged bytes make Pillow raise almost anything
+    return UnreadableImage(f"{name}: cannot be decoded ({reason}); remove it or save it again")
 
 
 _GRAY_MODES = ("1", "L", "LA")
@@ -178,6 +214,3 @@ def raw_mode_of(image: Image.Image) -> str:
         return image.mode
     arguments = image.tile[0].args
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
-
-
-_READ_GRAY, _READ_RGB = 1, 3  # values of torchvision.io.ImageReadMode

@@ -11,8 +11,8 @@ import numpy as np
 
 from raytricks.data.contents import ArrayContents, Contents
 from raytricks.data.decode import DecodeSpec, decode_bytes, header_of
+from raytricks.data.image_formats import UnreadableImage
 from raytricks.data.listing import ListedSplit, Listing
-from raytricks.errors import DataError
 
 _CHUNK = 4096  # images handed to the threads at once; bounds the memory
 _DIGEST_BYTES = 16
@@ -51,19 +51,19 @@ def inspect_split(
         progress: called with how many more images were seen.
     """
 
-    def attempt(index: int) -> _Seen | DataError:
+    def attempt(index: int) -> _Seen | UnreadableImage:
         try:
             return _look_at(split.contents, index, decode)
-        except DataError as error:
+        except UnreadableImage as error:
             return error
 
-    seen: list[_Seen | DataError] = []
+    seen: list[_Seen | UnreadableImage] = []
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for start in range(0, len(split), _CHUNK):
             indices = range(start, min(start + _CHUNK, len(split)))
             seen += pool.map(attempt, indices)
             progress(len(indices))
-    rows = [(bytes(_DIGEST_BYTES), 0, 0, 0, False) if isinstance(row, DataError) else row for row in seen]
+    rows = [(bytes(_DIGEST_BYTES), 0, 0, 0, False) if isinstance(row, UnreadableImage) else row for row in seen]
     digests, heights, widths, num_bytes, is_grayscale = zip(*rows, strict=True)
     return Inspection(
         digests=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _DIGEST_BYTES),
@@ -71,8 +71,8 @@ def inspect_split(
         widths=np.array(widths),
         num_bytes=np.array(num_bytes),
         is_grayscale=np.array(is_grayscale),
-        is_readable=np.array([not isinstance(row, DataError) for row in seen]),
-        errors=tuple(str(row) for row in seen if isinstance(row, DataError)),
+        is_readable=np.array([not isinstance(row, UnreadableImage) for row in seen]),
+        errors=tuple(str(row) for row in seen if isinstance(row, UnreadableImage)),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raytricks.data.image_formats import UnreadableImage
 from raytricks.data.listing import ListedSplit, Listing, list_source
 from raytricks.data.pack_state import (
     Identity,
@@ -147,7 +148,7 @@ class _Packer:
             for index, image in self._images(split, finished.next_index):
                 self._progress(self._done, len(self._listing))
                 self._done += 1
-                if isinstance(image, DataError):
+                if isinstance(image, UnreadableImage):
                     self._skip(name, current, image)
                     continue
                 if writer is not None and writer.num_bytes + len(image.content) > limit:
@@ -179,7 +180,7 @@ class _Packer:
         self._state.splits[name] = current
         self._state.save(self._out)
 
-    def _skip(self, name: str, current: SplitState, error: DataError) -> None:
+    def _skip(self, name: str, current: SplitState, error: UnreadableImage) -> None:
         """Leave an unreadable image out, as long as that is allowed."""
         if self._max_corrupt == 0:
             raise DataError(f"{error}; --max-corrupt N leaves up to N such images out") from None
@@ -191,14 +192,14 @@ class _Packer:
             more = [f"... and {len(skipped) - SHOWN_IMAGES} more"] if len(skipped) > SHOWN_IMAGES else []
             raise DataError("\n".join([head, *skipped[:SHOWN_IMAGES], *more]))
 
-    def _images(self, split: ListedSplit, start: int) -> Iterator[tuple[int, PackedImage | DataError]]:
+    def _images(self, split: ListedSplit, start: int) -> Iterator[tuple[int, PackedImage | UnreadableImage]]:
         """Yield (index, packed image or what is wrong with it) in order, made in threads."""
         short_side = self._state.identity.short_side
 
-        def attempt(index: int) -> PackedImage | DataError:
+        def attempt(index: int) -> PackedImage | UnreadableImage:
             try:
                 return pack_image(split.contents, index, short_side)
-            except DataError as error:
+            except UnreadableImage as error:
                 return error
 
         pool = ThreadPoolExecutor(self._workers)

@@ -62,19 +62,19 @@ def prepare_data(splits: DatasetSplits, config: DataConfig) -> PreparedData:
     Raises:
         DataError: an image cannot be decoded; the message names it.
     """
-    spec = decode_spec(config)
     limit_bytes = cache_limit_bytes(config)
     opened: dict[str, LabelledImages] = {}
     for name in ("train", "evaluation", "test"):
         split = getattr(splits, name)
         if split is not None:
+            spec = decode_spec(config, for_training=name == "train")
             store = open_store(split, spec, config, limit_bytes)
             limit_bytes -= 0 if isinstance(store, DecodingStore | DiskStore) else _stored_bytes(split, spec)
             opened[name] = LabelledImages(store, split.labels, split.origin)
     mean, std = _normalization(opened["train"].images, config)
     return PreparedData(
         class_names=splits.class_names,
-        channels=spec.channels,
+        channels=config.channels or 3,
         transform=_transform(config, mean, std),
         train=opened["train"],
         evaluation=opened["evaluation"],
@@ -82,8 +82,8 @@ def prepare_data(splits: DatasetSplits, config: DataConfig) -> PreparedData:
     )
 
 
-def decode_spec(config: DataConfig) -> DecodeSpec:
-    """Return the stored form: squares of the model's size, or whole images that crops are cut from.
+def decode_spec(config: DataConfig, *, for_training: bool) -> DecodeSpec:
+    """Return the stored form of a split: squares of the largest side it is read with, or whole images to cut crops of.
 
     Crops are cut from the original pixels whether these are kept in memory or decoded each time, so
     the memory of a machine does not change what is trained on.
@@ -91,13 +91,11 @@ def decode_spec(config: DataConfig) -> DecodeSpec:
     assert config.image_size is not None and config.channels is not None
     if config.augmentation == _CROPS:
         return DecodeSpec(None, square=False, channels=config.channels)
-    return DecodeSpec(stored_side(config), square=True, channels=config.channels)
-
-
-def stored_side(config: DataConfig) -> int:
-    """Return the side of stored squares: the largest that training or evaluation asks for."""
-    assert config.image_size is not None
-    return max(config.image_size, config.eval_size or 0, *(config.train_size or ()))
+    if for_training:
+        side = max(config.image_size, 0, *(config.train_size or ()))
+    else:
+        side = config.eval_size or config.image_size
+    return DecodeSpec(side, square=True, channels=config.channels)
 
 
 def cache_limit_bytes(config: DataConfig) -> int:
@@ -205,7 +203,6 @@ def _transform(config: DataConfig, mean: tuple[float, ...], std: tuple[float, ..
     return Transform(
         kind=config.augmentation,
         image_size=config.eval_size or config.image_size,
-        stored_side=stored_side(config),
         mean=mean,
         std=std,
         shift_pixels=config.shift_pixels,

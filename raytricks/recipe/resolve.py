@@ -7,6 +7,7 @@ import numpy as np
 
 from raytricks.config.schema import SMALL_RESNETS, DataConfig, ExperimentConfig, ModelConfig
 from raytricks.data.splits import DatasetSplits
+from raytricks.errors import ConfigError
 from raytricks.tricks.progressive_resizing import training_side
 
 LARGEST_SMALL_IMAGE = 64  # pixels; up to here the ImageNet stem would destroy the image
@@ -119,12 +120,17 @@ def resolve_config(config: ExperimentConfig, stats: DatasetStats) -> tuple[Exper
 
 
 def resolve_data(data: DataConfig, stats: DatasetStats) -> DataConfig:
-    """Choose image size, channels and augmentation by the images' size."""
+    """Choose image size, channels and augmentation by the images' size; raises ConfigError for a shift beyond it."""
     size = data.image_size
     if size is None:
         is_small = stats.native_side <= LARGEST_SMALL_IMAGE
         native = stats.native_side if stats.is_uniform_square else _SMALL_SIDE
         size = max(native, 4) if is_small else _LARGE_SIDE
+    if data.shift_pixels is not None and data.shift_pixels >= size and data.augmentation in (None, "shift"):
+        raise ConfigError(
+            f"data.shift_pixels must be less than the side of the images, which is {size}, got {data.shift_pixels}: "
+            "images would be empty; leave it out or set data.augmentation=none"
+        )
     augmentation = data.augmentation or ("shift" if size <= LARGEST_SMALL_IMAGE else "random_resized_crop")
     chosen: dict[str, Any] = {
         "image_size": size,

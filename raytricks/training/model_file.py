@@ -114,6 +114,7 @@ def _restore(metadata: dict[str, str], tensors: dict[str, torch.Tensor], section
         name: tuple(value) if isinstance(value, list) else value
         for name, value in json.loads(metadata["transform"]).items()
     }
+    fields.pop("stored_side", None)  # in files of early versions: evaluation images were resized twice
     transform = Transform(**fields)
     class_names, channels = tuple(json.loads(metadata["class_names"])), json.loads(metadata["channels"])
     config = section.model_validate_json(metadata["model"])

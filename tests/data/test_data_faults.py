@@ -3,6 +3,7 @@
 Right means: close to ramps that the test draws itself, by no decoder.
 """
 
+import errno
 import io
 from pathlib import Path
 import struct
@@ -15,8 +16,11 @@ import pytest
 
 from raytricks.data import jpeg
 from raytricks.data.decode import Decoder, DecodeSpec, read_header
+from raytricks.data.image_formats import naming
+from raytricks.data.info import describe
+from raytricks.data.pack import pack
 from raytricks.data.sources.folder import load_folder
-from raytricks.errors import DataError
+from raytricks.errors import DataError, RaytricksError
 
 HEIGHT, WIDTH = 48, 64
 SPEC = DecodeSpec(HEIGHT, square=False, channels=3)
@@ -160,3 +164,26 @@ def test_faults_scan_lists_what_it_ignores_and_names_what_it_cannot_read(folder,
     (tmp_path / "a" / "text.jpg").write_bytes((folder / "text.jpg").read_bytes())
     with pytest.raises(DataError, match=r"a/text\.jpg: is no image"):
         load_folder(tmp_path)
+
+
+FAILURES = [MemoryError(), OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "Input/output error")]
+
+
+@pytest.mark.parametrize("failure", [*FAILURES, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_faults_of_the_machine_are_not_the_images(failure):
+    with pytest.raises(RaytricksError, match=r"^a/b\.jpg: ") as caught, naming("a/b.jpg"):
+        raise failure
+    assert not isinstance(caught.value, DataError)
+    assert "\n" not in str(caught.value)
+
+
+def test_faults_of_the_machine_end_a_pack_instead_of_losing_an_image(folder, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("L", (9, 9)).save(tmp_path / "data" / name / "1.png")
+    (tmp_path / "data/a/2.png").symlink_to("/proc/self/mem")  # what a failing disk answers: EIO
+    with pytest.raises(RaytricksError, match="2.png: cannot be read .*the image may be sound") as caught:
+        pack(tmp_path / "data", tmp_path / "packed", max_corrupt=9)
+    assert not isinstance(caught.value, DataError)
+    with pytest.raises(RaytricksError, match="the image may be sound"):
+        describe(str(tmp_path / "data"))

@@ -1,11 +1,16 @@
 """Folders of class folders: what is found, and the line that each unusable folder deserves."""
 
+from contextlib import contextmanager
+import os
 from pathlib import Path
+import shutil
+import tempfile
 
 import numpy as np
 from PIL import Image
 import pytest
 from sklearn.datasets import load_digits
+from torchvision.datasets import ImageFolder
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.loading import find_data
@@ -95,6 +100,67 @@ def test_folder_follows_a_linked_class(tmp_path):
     write(tmp_path, "data/a/1.png", "elsewhere/1.png")
     (tmp_path / "data/b").symlink_to(tmp_path / "elsewhere")
     assert load_folder(tmp_path / "data").class_names == ("a", "b")
+
+
+def test_folder_takes_the_images_that_torchvision_takes_of_linked_subfolders(tmp_path):
+    write(tmp_path, "data/a/1.png", "data/b/1.png", "elsewhere/2.png", "elsewhere/deep/3.png")
+    (tmp_path / "data/b/more").symlink_to(tmp_path / "elsewhere")
+    theirs = ImageFolder(str(tmp_path / "data")).samples
+    found = load_folder(tmp_path / "data")
+    assert sorted(zip(found.train.images.paths, found.train.labels.tolist(), strict=True)) == sorted(theirs)
+    assert found.notes == ()
+
+
+def test_folder_follows_no_link_for_ever_and_no_folder_twice(tmp_path):
+    write(tmp_path, "a/1.png", "a/x/2.png", "b/1.png")
+    (tmp_path / "a/x/up").symlink_to(tmp_path / "a")
+    (tmp_path / "a/y").symlink_to(tmp_path / "a/x")
+    found = load_folder(tmp_path)
+    assert names_of(found.train) == ["0:1.png", "0:2.png", "1:1.png"]
+    (note,) = found.notes
+    assert "left out links to folders of the same class" in note and "a/x/up" in note and "a/y" in note
+
+
+@pytest.fixture
+def readable_by_all():
+    """A directory of a user without privileges, whom a missing permission stops."""
+    directory = Path(tempfile.mkdtemp())
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def as_nobody():
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_folder_notes_a_subfolder_that_cannot_be_read(readable_by_all):
+    write(readable_by_all, "a/1.png", "a/locked/2.png", "b/1.png")
+    (readable_by_all / "a/locked").chmod(0)
+    with as_nobody():
+        found = load_folder(readable_by_all)
+    (readable_by_all / "a/locked").chmod(0o755)
+    assert names_of(found.train) == ["0:1.png", "1:1.png"]
+    assert found.notes == (
+        f"{readable_by_all}: left out folders that cannot be read: {readable_by_all}/a/locked (Permission denied)",
+    )
+
+
+@pytest.mark.parametrize("locked", ["a", "."])
+def test_folder_that_cannot_be_read_is_refused(readable_by_all, locked):
+    write(readable_by_all, "a/1.png", "b/1.png")
+    (readable_by_all / locked).chmod(0o311)
+    with as_nobody():
+        error_of(readable_by_all, "cannot be read (Permission denied)")
+    (readable_by_all / locked).chmod(0o755)
 
 
 def test_folder_missing(tmp_path):

@@ -59,7 +59,11 @@ def arrays(pixels: np.ndarray, **settings) -> PreparedData:
 
 
 def train_inputs(data: PreparedData) -> list[torch.Tensor]:
-    batches = TrainBatches(
+    return [batch.inputs for batch in batches_of(data).epoch(0)]
+
+
+def batches_of(data: PreparedData, sides: tuple[int, ...] | None = None) -> TrainBatches:
+    return TrainBatches(
         data=data.train,
         transform=data.transform,
         global_batch_size=8,
@@ -69,8 +73,8 @@ def train_inputs(data: PreparedData) -> list[torch.Tensor]:
         seed=0,
         device=CPU,
         with_neighbours=False,
+        sides=sides,
     )
-    return [batch.inputs for batch in batches.epoch(0)]
 
 
 def eval_inputs(data: PreparedData) -> torch.Tensor:
@@ -141,6 +145,23 @@ def test_files_give_the_same_batches_with_and_without_memory(mixed, settings, ki
     pairs = zip(train_inputs(cached), train_inputs(uncached), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert torch.equal(eval_inputs(cached), eval_inputs(uncached))
+
+
+@pytest.mark.parametrize("eval_size", [8, 48])
+@pytest.mark.parametrize("augmentation", ["none", "shift", "random_resized_crop"])
+def test_eval_size_changes_no_training_pixel_and_no_statistic(mixed, eval_size, augmentation):
+    settings = {"path": str(mixed), "image_size": 32, "augmentation": augmentation}
+    plain, other = prepared(**settings), prepared(**settings, eval_size=eval_size)
+    sides = [[batch.inputs for batch in batches_of(data, sides=(32,)).epoch(0)] for data in (plain, other)]
+    assert all(torch.equal(a, b) for a, b in zip(*sides, strict=True))
+    assert (plain.transform.mean, plain.transform.std) == (other.transform.mean, other.transform.std)
+    assert eval_inputs(other).shape[2:] == (eval_size, eval_size)
+
+
+@pytest.mark.parametrize("train_size", [(16, 24), (16, 48)])
+def test_train_size_changes_no_evaluation_pixel(mixed, train_size):
+    settings = {"path": str(mixed), "image_size": 32, "augmentation": "none", "normalization": "imagenet"}
+    assert torch.equal(eval_inputs(prepared(**settings)), eval_inputs(prepared(**settings, train_size=train_size)))
 
 
 def test_cache_holds_the_training_images_first(mixed):

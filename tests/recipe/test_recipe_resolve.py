@@ -7,6 +7,7 @@ from PIL import Image
 import pytest
 
 from raytricks.config import load_config
+from raytricks.errors import ConfigError
 from raytricks.plan import plan_run
 from raytricks.recipe.resolve import DatasetStats, preset_for, resolve_config, stats_of
 
@@ -59,6 +60,23 @@ def test_resolve_keeps_what_the_user_set(tmp_path):
 def test_resolve_zero_shift_is_not_open():
     config = load_config(None, {"data.source": "digits", "data.shift_pixels": 0}).config
     assert resolve_config(config, stats(28))[0].data.shift_pixels == 0
+
+
+@pytest.mark.parametrize("augmentation", [None, "none", "shift", "random_resized_crop"])
+@pytest.mark.parametrize("side", [4, 64, 65, 519, 520, 1024])
+def test_resolve_fills_in_what_a_resumed_run_may_load(side, augmentation):
+    config = load_config(
+        None, {"data.source": "digits", "data.image_size": side, "data.augmentation": augmentation}
+    ).config
+    resolved, _ = resolve_config(config, stats(28))
+    assert type(config).model_validate(resolved.model_dump()) == resolved
+
+
+@pytest.mark.parametrize("known", [{"data.image_size": 8, "data.augmentation": "shift"}, {"data.image_size": 8}, {}])
+def test_resolve_refuses_a_shift_that_leaves_nothing_of_an_image(known):
+    with pytest.raises(ConfigError, match=r"shift_pixels must be less than .* which is 8, got 8"):
+        config = load_config(None, {"data.source": "digits", "data.shift_pixels": 8} | known).config
+        resolve_config(config, stats(8))
 
 
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])

@@ -101,9 +101,9 @@ def test_epochs_of_the_whole_side_are_bit_equal_to_training_without():
 
 
 def test_evaluation_refuses_squares_that_were_not_stored_for_it():
-    transform = Transform(kind="none", image_size=16, mean=(0.5,), std=(0.5,), stored_side=32)
-    canvas = PaddedBatch(torch.zeros(1, 1, 16, 16, dtype=torch.uint8), *[np.array([16])] * 2)
-    with pytest.raises(ValueError, match="must be 32 x 32"):
+    transform = Transform(kind="none", image_size=16, mean=(0.5,), std=(0.5,))
+    canvas = PaddedBatch(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), *[np.array([32])] * 2)
+    with pytest.raises(ValueError, match="must be 16 x 16"):
         transform.evaluate(canvas, torch.device("cpu"))
 
 

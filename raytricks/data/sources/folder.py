@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-import os
 from pathlib import Path
 
 import numpy as np
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.image_formats import IMAGE_SUFFIXES, read_header
+from raytricks.data.image_formats import IMAGE_SUFFIXES, UnreadableImage, read_header
+from raytricks.data.sources.walk import LeftOut, images_below
 from raytricks.data.splits import FileImages, FoundSplits, Split
 from raytricks.errors import DataError
 from raytricks.parts.hooks import Hooks
@@ -92,19 +92,27 @@ def _require_no_lone_split(directory: Path) -> None:
 
 
 def _holds_folders(directory: Path) -> bool:
-    return directory.is_dir() and any(d.is_dir() for d in directory.iterdir())
+    return directory.is_dir() and any(d.is_dir() for d in _content(directory))
+
+
+def _content(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError as error:
+        raise DataError(f"{directory}: cannot be read ({error.strerror}); check your access to it") from None
 
 
 def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], ListedFiles, tuple[str, ...]]:
-    class_dirs = sorted(d for d in directory.iterdir() if d.is_dir() and not d.name.startswith("."))
+    class_dirs = sorted(d for d in _content(directory) if d.is_dir() and not d.name.startswith("."))
     if not class_dirs:
         raise DataError(f"{directory}: holds {_describe_content(directory)} but no class folders; {LAYOUT}")
     paths: list[str] = []
     labels: list[int] = []
-    ignored: dict[str, int] = {}
+    left_out = LeftOut()
     for label, class_dir in enumerate(class_dirs):
-        images = _images_below(class_dir, ignored)
+        images = images_below(class_dir, left_out)
         if not images:
+            _content(class_dir)  # says why, where the folder cannot be read
             raise DataError(
                 f"{class_dir}: class {class_dir.name!r} has no image ({', '.join(IMAGE_SUFFIXES)}); "
                 "add some or remove the folder"
@@ -113,21 +121,8 @@ def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], ListedFiles, t
         labels += [label] * len(images)
     if len(class_dirs) < 2:
         raise DataError(f"{directory}: only one class, {class_dirs[0].name!r}; at least 2 are needed")
-    notes = _notes(directory, ignored)
-    return tuple(d.name for d in class_dirs), ListedFiles(tuple(paths), np.array(labels), origin), notes
-
-
-def _images_below(class_dir: Path, ignored: dict[str, int]) -> list[str]:
-    images = []
-    for parent, folders, files in os.walk(class_dir):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(f for f in files if not f.startswith(".")):
-            suffix = Path(name).suffix.lower()
-            if suffix in IMAGE_SUFFIXES:
-                images.append(str(Path(parent, name)))
-            else:
-                ignored[suffix or "no suffix"] = ignored.get(suffix or "no suffix", 0) + 1
-    return images
+    files = ListedFiles(tuple(paths), np.array(labels), origin)
+    return tuple(d.name for d in class_dirs), files, left_out.notes(directory)
 
 
 def read_headers(paths: Sequence[str]) -> FileImages:
@@ -136,16 +131,16 @@ def read_headers(paths: Sequence[str]) -> FileImages:
     def attempt(path: str):
         try:
             return read_header(Path(path))
-        except DataError as error:
+        except UnreadableImage as error:
             return error
 
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(attempt, paths))
-    errors = [str(r) for r in results if isinstance(r, DataError)]
+    errors = [str(r) for r in results if isinstance(r, UnreadableImage)]
     if errors:
         more = f" (and {len(errors) - 1} more unreadable of {len(paths)})" if len(errors) > 1 else ""
         raise DataError(errors[0] + more)
-    headers = [r for r in results if not isinstance(r, DataError)]
+    headers = [r for r in results if not isinstance(r, UnreadableImage)]
     heights, widths = (np.array([getattr(h, side) for h in headers]) for side in ("height", "width"))
     return FileImages(tuple(paths), heights, widths, all(h.is_grayscale for h in headers))
 
@@ -164,16 +159,9 @@ def _shorten(names: list[str]) -> str:
 
 
 def _describe_content(directory: Path) -> str:
-    files = [f for f in directory.iterdir() if f.is_file()]
+    files = [f for f in _content(directory) if f.is_file()]
     images = sum(f.suffix.lower() in IMAGE_SUFFIXES for f in files)
     return "nothing" if not files else f"{len(files)} files ({images} images)"
-
-
-def _notes(directory: Path, ignored: dict[str, int]) -> tuple[str, ...]:
-    if not ignored:
-        return ()
-    listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
-    return (f"{directory}: ignored files that are no supported images: {listed}",)
 
 
 def _holds(path: str) -> bool:

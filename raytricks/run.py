@@ -97,7 +97,7 @@ def inspect(plan: Plan) -> Inspection:
     config, data = plan.config, plan.config.data
     assert data.channels is not None and data.image_size is not None
     require_decoder(data.decoder)
-    require_trackers(config.logging)
+    require_trackers(config)
     check_start(config.model)
     distillation = config.tricks.distillation
     if distillation.teacher is not None:

@@ -9,12 +9,13 @@ The parts that come with raytricks are held against it too. Each check is a few 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 import io
 import math
 from pathlib import Path
 import random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from raytricks.config import flatten, to_nested
-from raytricks.config.schema import ExperimentConfig
+from raytricks.config.schema import ExperimentConfig, ModelConfig
 from raytricks.config.schemas import schema_for
 from raytricks.data.augmentation import Transform
 from raytricks.data.batches import TrainBatch, TrainBatches
@@ -32,7 +33,7 @@ from raytricks.parts.bring import absolute_spec, bring_row
 from raytricks.parts.hooks import wanted_arguments
 from raytricks.parts.part import CHOSEN_BY, Part
 from raytricks.parts.registry import BUILT_IN
-from raytricks.recipe.chain import Chain, image_chain
+from raytricks.recipe.chain import Chain, image_chain, settings_of
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.recipe.recipe import make_recipe
 from raytricks.recipe.resolve import training_sides
@@ -43,6 +44,7 @@ from raytricks.training.step_log import STEP_VALUES
 from raytricks.training.worker import Worker
 
 _SIDE, _CLASSES, _IMAGES, _BATCH = 8, 5, 32, 8
+_SMALL_OF_A_LIBRARY = "resnet18"  # which all of them have
 _PLAIN: dict[str, object] = {
     "data.source": "digits",
     "data.augmentation": "none",
@@ -151,7 +153,8 @@ class _Bench:
 
     def config(self, settings: Mapping[str, object], channels: int = 3) -> ExperimentConfig:
         """Return the plain config with settings; every trick that can be off is off."""
-        off = {key: value for row in BUILT_IN if row.on for key, value in row.keyed(row.off).items()}
+        switched = (row for row in BUILT_IN if row.on and row.kind != "tracker")
+        off = {key: value for row in switched for key, value in row.keyed(row.off).items()}
         values = off | _PLAIN | {"data.channels": channels} | dict(settings)
         brought = () if self.is_built_in else (self.row,)
         chosen = {key: values[key] for key in CHOSEN_BY.values() if key in values}
@@ -382,11 +385,28 @@ def _counts(bench: _Bench) -> None:
 def _model_answers(bench: _Bench) -> None:
     hooks = bench.row.hooks
     assert hooks is not None and hooks.build is not None
-    offered = {"num_classes": _CLASSES, "in_channels": 3, "image_size": 32, "settings": _default_settings(bench.row)}
+    settings = _default_settings(bench.row)
+    if bench.is_built_in:  # theirs are those of the section, which holds the name
+        settings = ModelConfig(name=bench.row.name + (_SMALL_OF_A_LIBRARY if bench.row.name.endswith(":") else ""))
+    offered = {"num_classes": _CLASSES, "in_channels": 3, "image_size": 32, "settings": settings}
     model = _called("build", hooks.build, offered).eval()
     answer = model(torch.zeros(2, 3, 32, 32))
     wrong = f"gave {tuple(answer.shape)} for 2 images of {_CLASSES} classes; return (N, K)"
     _require(answer.shape == (2, _CLASSES), wrong)
+
+
+def _tracks(bench: _Bench) -> None:
+    """A record taken and the end told, in a directory that is then thrown away."""
+    track = bench.row.hooks.track if bench.row.hooks is not None else None
+    assert track is not None
+    config = bench.config(bench.on)
+    with TemporaryDirectory() as folder, chdir(folder):
+        offered = {"run_dir": Path(folder, "run"), "config": config, "settings": settings_of(config, bench.row)}
+        Path(folder, "run").mkdir()
+        tracker = _called("track", track, offered)
+        _require(isinstance(getattr(tracker, "name", None), str), "it has no name; a failure is told under it")
+        tracker.log("step", 1, {"objective": 0.5})
+        tracker.close(True)
 
 
 _CHECKS = (
@@ -402,6 +422,7 @@ _CHECKS = (
     _Check("others", lambda row: _has_switch(row) and _fills("pixels", "inputs")(row), _others),
     _Check("losses", _fills("loss"), _loss_shape),
     _Check("counts", _fills("counts"), _counts),
+    _Check("tracks", lambda row: row not in BUILT_IN and _fills("track")(row), _tracks),
     _Check("answers", lambda row: row.kind == "model" and _fills("build")(row), _model_answers),
 )
 

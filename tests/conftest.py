@@ -38,7 +38,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
     if passed:
         from raytricks.parts.registry import BUILT_IN
 
-        num_parts = sum(bool(row.on) for row in BUILT_IN)
+        num_parts = sum(bool(row.on) and row.kind != "tracker" for row in BUILT_IN)
         num_pairs = num_parts * (num_parts - 1) // 2
         of_pairs = sum("::test_pair_" in nodeid for nodeid in passed)
         terminalreporter.write_line(

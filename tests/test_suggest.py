@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from raytricks.config import OWN_MODELS, did_you_mean, dotted_keys
+from raytricks.config import did_you_mean, dotted_keys
+from raytricks.parts.models import RESNETS, SMALL_RESNETS
 
 KEYS = list(dotted_keys())
 
@@ -68,5 +69,5 @@ def test_did_you_mean_joins_names_and_keeps_the_limit():
 
 
 def test_did_you_mean_works_on_model_names():
-    assert did_you_mean("resnet5O", OWN_MODELS, limit=1) == "; did you mean resnet50?"
-    assert did_you_mean("ResNet18", OWN_MODELS, limit=1) == "; did you mean resnet18?"
+    assert did_you_mean("resnet5O", SMALL_RESNETS + RESNETS, limit=1) == "; did you mean resnet50?"
+    assert did_you_mean("ResNet18", SMALL_RESNETS + RESNETS, limit=1) == "; did you mean resnet18?"

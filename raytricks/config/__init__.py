@@ -4,9 +4,6 @@ from raytricks.config.dump import dump_yaml, show
 from raytricks.config.keys import dotted_keys, flatten, to_nested
 from raytricks.config.loader import LoadedConfig, json_schema, load_config
 from raytricks.config.schema import (
-    OWN_MODELS,
-    RESNETS,
-    SMALL_RESNETS,
     CheckpointConfig,
     DataConfig,
     ExperimentConfig,
@@ -23,9 +20,6 @@ from raytricks.config.tuning import TuneConfig
 from raytricks.suggest import did_you_mean
 
 __all__ = [
-    "OWN_MODELS",
-    "RESNETS",
-    "SMALL_RESNETS",
     "CheckpointConfig",
     "DataConfig",
     "Distribution",

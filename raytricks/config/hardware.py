@@ -1,14 +1,10 @@
 """How a run is carried out: workers, devices, checkpoints, logs. Nothing here changes the recipe."""
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from raytricks.parts.part import PositiveFloat, PositiveInt, Section
-
-_CREDENTIALS = re.compile(r"^(?!sqlite|file:)[^:]+:.*@|[?&](user|password|passwd|token|secret|\w*key)=", re.IGNORECASE)
-"""In a URI: user:password@, or a query that logs in."""
 
 _MOST_WORKERS = 4096
 
@@ -78,30 +74,3 @@ class CheckpointConfig(Section):
     """Also save every N optimizer steps. None: at the end of each epoch only."""
     keep: PositiveInt = 2
     """Newest checkpoints kept."""
-
-
-class LoggingConfig(Section):
-    """How often the training step reports."""
-
-    every_steps: PositiveInt = 20
-    """Steps between two lines of metrics.jsonl (one synchronisation with the device each)."""
-    evaluate_every: PositiveInt = 1
-    """Epochs between two evaluations; the last epoch is always evaluated."""
-    noise_scale_every: PositiveInt | None = None
-    """Also measure the gradient noise scale every N steps (one more backward pass each), which says
-    up to which batch linear scaling is safe. None: not measured."""
-    tensorboard: bool = True
-    mlflow: str | None = None
-    """Tracking URI, such as http://host:5000, sqlite:////data/mlflow.db or file:/data/mlruns, without
-    credentials. None: off."""
-    wandb: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
-    """Project in Weights & Biases. None: off. WANDB_MODE and WANDB_API_KEY are wandb's own."""
-
-    @model_validator(mode="after")
-    def _no_credentials(self) -> "LoggingConfig":
-        if self.mlflow is not None and _CREDENTIALS.search(self.mlflow):  # the message must not repeat it
-            raise ValueError(
-                "mlflow must be a tracking URI without credentials, which would be saved with the run; set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or what else the store reads"
-            )
-        return self

@@ -1,4 +1,4 @@
-"""Sections whose fields come from the rows of parts: `tricks`, and those where a name chooses one part."""
+"""Sections whose fields come from the rows of parts: `tricks`, `logging`, and those where a name chooses one part."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -9,10 +9,10 @@ from raytricks.parts.part import Kind, Part, Section, Setting
 from raytricks.parts.registry import named, of_kind
 
 
-def with_tricks(base: type[Section], rows: Iterable[Part]) -> type[Any]:
-    """Return a section with the settings of every trick, each under its name."""
+def with_settings(base: type[Section], kind: Kind, rows: Iterable[Part]) -> type[Any]:
+    """Return a section with the settings of every part of a kind, each under its name."""
     fields: dict[str, Any] = {}
-    for row in of_kind("trick", rows):
+    for row in of_kind(kind, rows):
         if isinstance(row.settings, Setting):
             described = Annotated[row.settings.annotation, Field(description=row.settings.doc)]
             fields[row.name] = (described, row.settings.default)

@@ -4,6 +4,7 @@ Only the text after the place (`configs/x.yaml:14: `) is made here.
 """
 
 from collections.abc import Iterable, Mapping
+import re
 
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -43,6 +44,10 @@ BOUNDS = {
     "less_than": ("<", "lt"),
     "less_than_equal": ("<=", "le"),
 }
+_IN_URI = re.compile(
+    r"(://)[^\s'\"]*(@)|(?<=[?&])((?:user|password|passwd|token|secret|\w*key)=)[^&'\"]*", re.IGNORECASE
+)
+"""Credentials in a URI."""
 YES_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -100,7 +105,7 @@ def wrong_value(key: str, info: FieldInfo, error: ErrorDetails, value: object) -
 
 
 def show_value(value: object) -> str:
-    """Return a value as the user may have written it, at most 80 characters."""
+    """Return a value as the user may have written it, at most 80 characters; credentials in a URI are left out."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -110,7 +115,7 @@ def show_value(value: object) -> str:
     elif isinstance(value, Mapping):
         text = f"{{{', '.join(f'{key}: {show_value(item)}' for key, item in value.items())}}}"
     else:
-        text = repr(value)
+        text = _IN_URI.sub(lambda found: f"{found[1] or found[3]}***{found[2] or ''}", repr(value))
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= 80 else text[:77] + "..."
 

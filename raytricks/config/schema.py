@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raytricks.config.hardware import CheckpointConfig, HardwareConfig, LoggingConfig, NumWorkers
-from raytricks.config.part_sections import with_choice, with_tricks
+from raytricks.config.hardware import CheckpointConfig, HardwareConfig, NumWorkers
+from raytricks.config.part_sections import with_choice, with_settings
 from raytricks.config.tuning import TuneConfig
 from raytricks.parts.part import Fraction, Part, PositiveFloat, PositiveInt, Proportion, Section
 from raytricks.parts.registry import BUILT_IN, named, of_kind
-
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-SMALL_RESNETS = ("resnet8", "resnet14", "resnet20")
-OWN_MODELS = SMALL_RESNETS + RESNETS
 
 if TYPE_CHECKING:
     SourceName = str
@@ -135,6 +131,9 @@ class ModelConfig(Section):
     init_from: str | None = None
     """Start from weights on disk: a run's directory, a model.safetensors, or a state dict of the
     same architecture (.safetensors, .pth). The classifier is new when the classes differ."""
+    transform_input: bool | None = None
+    """torchvision:googlenet and inception_v3 only: convert RGB inputs from ImageNet's normalisation to the one of
+    0.5 and 0.5 that their published weights want. None: when the model starts from weights."""
 
     part: ClassVar[Part | None] = None
     """The row of a model of the user's own, whose settings then stand in this section."""
@@ -144,6 +143,12 @@ class ModelConfig(Section):
         if self.pretrained and self.init_from is not None:
             raise ValueError("pretrained and init_from both say where to start from; leave one of them out")
         return self
+
+    @property
+    def converts_input(self) -> bool:
+        """`transform_input`, decided."""
+        starts_from_weights = self.pretrained or self.init_from is not None
+        return starts_from_weights if self.transform_input is None else self.transform_input
 
 
 class RecipeConfig(Section):
@@ -191,10 +196,28 @@ class TricksConfig(Section):
         def __getattr__(self, name: str) -> Any: ...
 
 
+class LoggingConfig(Section):
+    """How often the training step reports, and where to; trackers come from the rows of `raytricks.parts.trackers`."""
+
+    every_steps: PositiveInt = 20
+    """Steps between two lines of metrics.jsonl (one synchronisation with the device each)."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+    noise_scale_every: PositiveInt | None = None
+    """Also measure the gradient noise scale every N steps (one more backward pass each), which says
+    up to which batch linear scaling is safe. None: not measured."""
+    tensorboard: bool = True
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
 if not TYPE_CHECKING:  # what a type checker cannot follow: fields from rows
     OptimizerConfig = with_choice(OptimizerConfig, "optimizer", "sgd", BUILT_IN)
     LossConfig = with_choice(LossConfig, "loss", "cross_entropy", BUILT_IN)
-    TricksConfig = with_tricks(TricksConfig, BUILT_IN)
+    TricksConfig = with_settings(TricksConfig, "trick", BUILT_IN)
+    LoggingConfig = with_settings(LoggingConfig, "tracker", BUILT_IN)
 
 
 class Change(Section):

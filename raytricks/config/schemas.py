@@ -14,10 +14,11 @@ from pydantic import ValidationError, create_model
 
 from raytricks.config.keys import dotted_keys, leaves
 from raytricks.config.named_parts import Entry, find_parts
-from raytricks.config.part_sections import with_choice, with_own, with_tricks
+from raytricks.config.part_sections import with_choice, with_own, with_settings
 from raytricks.config.schema import (
     DataConfig,
     ExperimentConfig,
+    LoggingConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
@@ -29,8 +30,8 @@ from raytricks.parts.part import CHOSEN_BY, SECTIONS, Kind, Part
 from raytricks.parts.registry import BUILT_IN, named, of_kind
 
 _CHOSEN: dict[Kind, type[Any]] = {"optimizer": OptimizerConfig, "loss": LossConfig}
-
-
+_ALL: dict[Kind, type[Any]] = {"trick": TricksConfig, "tracker": LoggingConfig}
+"""Sections that have the settings of every part of a kind, each under its name."""
 _OWN: dict[Kind, tuple[str, type[Any]]] = {"model": ("name", ModelConfig), "source": ("source", DataConfig)}
 """Sections that have settings of their own beside those of a part: which field names the part."""
 
@@ -63,8 +64,9 @@ def _schema(names: tuple[str, ...], own: tuple[Part | None, ...], brought: tuple
     for (kind, (field, section)), row in zip(_OWN.items(), own, strict=True):
         if row is not None:
             changed[SECTIONS[kind]] = with_own(section, field, row)
-    if of_kind("trick", brought):
-        changed["tricks"] = with_tricks(TricksConfig, of_kind("trick", brought))
+    for kind, section in _ALL.items():
+        if of_kind(kind, brought):
+            changed[SECTIONS[kind]] = with_settings(section, kind, brought)
     if not changed and not brought:
         return ExperimentConfig
     fields: dict[str, Any] = {name: (section, _default_of(section)) for name, section in changed.items()}

@@ -1,8 +1,8 @@
 """Networks: our ResNet in the paper's variants, torchvision's and timm's classifiers, where they start, their cost."""
 
 from raytricks.models.cost import count_macs, count_parameters
-from raytricks.models.registry import build_model, default_stem, list_models
-from raytricks.models.resnet import ResNet, default_width, resnet
+from raytricks.models.registry import build_model, list_models
+from raytricks.models.resnet import ResNet, default_stem, default_width, resnet
 from raytricks.models.timm_models import list_timm_models
 from raytricks.models.weights import Start, check_start, start_from
 

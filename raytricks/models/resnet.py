@@ -10,12 +10,17 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from raytricks.config.schema import ModelConfig
+from raytricks.parts.hooks import Hooks
+
 Variant = Literal["A", "B", "C", "D"]
 Stem = Literal["imagenet", "small", "small_stride2"]
 Norm = Literal["batch", "group"]
 
 SMALL_WIDTH = 16
 LARGE_WIDTH = 64
+SMALL_IMAGE = 64
+"""Pixels; the ImageNet stem destroys images of this side and less."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -197,6 +202,11 @@ def default_width(depth_name: str) -> int:
     return SMALL_WIDTH if len(DEPTHS[depth_name][1]) == 3 else LARGE_WIDTH
 
 
+def default_stem(image_size: int) -> Stem:
+    """Return the usual stem for square images of this side, pixels."""
+    return "small" if image_size <= SMALL_IMAGE else "imagenet"
+
+
 def resnet(
     depth_name: str,
     *,
@@ -256,3 +266,18 @@ def _check_choice(argument: str, value: str, choices: Iterable[str]) -> None:
 def _check_minimum(argument: str, number: int, minimum: int) -> None:
     if number < minimum:
         raise ValueError(f"{argument} must be >= {minimum}, got {number}")
+
+
+def _build(settings: ModelConfig, num_classes: int, in_channels: int, image_size: int) -> ResNet:
+    return resnet(
+        settings.name or "",
+        num_classes=num_classes,
+        in_channels=in_channels,
+        variant=settings.variant,
+        stem=settings.stem or default_stem(image_size),
+        width=settings.width,
+        norm=settings.norm,
+    )
+
+
+HOOKS = Hooks(build=_build)

@@ -1,10 +1,14 @@
 """timm's classifiers, `timm:NAME`: an optional extra, imported only when such a name is used (it takes seconds)."""
 
+from collections.abc import Mapping
 from types import ModuleType
 
+import torch
 from torch import nn
 
+from raytricks.config.schema import ModelConfig
 from raytricks.errors import ConfigError
+from raytricks.parts.hooks import Hooks, Published
 from raytricks.suggest import closest
 
 TIMM = "timm:"
@@ -75,9 +79,42 @@ def create_timm_model(
     return timm.create_model(kind, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options)
 
 
+def published(name: str) -> Published:
+    """Return what timm publishes for a model; its class names are not timm's to say.
+
+    Raises:
+        ConfigError: timm is not installed.
+    """
+    timm = import_timm(name)
+    kind = name.removeprefix(TIMM)
+    described = timm.get_pretrained_cfg(kind)
+    if described is None:
+        return Published(load=None)
+
+    def load(image_size: int) -> Mapping[str, torch.Tensor]:
+        model = create_timm_model(name, num_classes=None, in_channels=3, image_size=image_size, pretrained=True)
+        return model.state_dict()
+
+    return Published(
+        load=load if timm.is_model_pretrained(kind) else None,
+        address=f"https://huggingface.co/{described.hf_hub_id}" if described.hf_hub_id else described.url,
+        mean=tuple(described.mean),
+        std=tuple(described.std),
+    )
+
+
+def _build(settings: ModelConfig, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    return create_timm_model(
+        settings.name or "", num_classes=num_classes, in_channels=in_channels, image_size=image_size
+    )
+
+
 def _timm() -> ModuleType | None:
     try:
         import timm  # an extra, which takes seconds
     except ImportError:
         return None
     return timm
+
+
+HOOKS = Hooks(build=_build, names=list_timm_models, knows=is_timm_model, alike=closest_timm_models, published=published)

@@ -106,6 +106,27 @@ def _unwrap(content: Any) -> Any:
     return content
 
 
+def described_model(path: str) -> dict[str, Any] | None:
+    """Return the section `model` that a file of ours was trained with; None for files of others. Reads no weights.
+
+    Args:
+        path: as of `locate_weights`.
+
+    Raises:
+        ConfigError: as `locate_weights`.
+    """
+    file = locate_weights(path)
+    if file.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        is_described = metadata.get("format", "").startswith(_OUR_FORMAT) and "model" in metadata
+        return json.loads(metadata["model"]) if is_described else None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ConfigError(f"{KEY}: {path} cannot be read ({first_line(error)}); copy the file again") from None
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, or its type's name if it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

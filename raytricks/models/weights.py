@@ -8,15 +8,16 @@ import sys
 
 import torch
 from torch import nn
-import torchvision
 
+from raytricks.config.problems import show_value
 from raytricks.config.schema import ModelConfig
 from raytricks.errors import ConfigError
-from raytricks.models.registry import TORCHVISION
-from raytricks.models.timm_models import TIMM, create_timm_model, import_timm
-from raytricks.models.weight_files import Weights, first_line, locate_weights, read_weights
+from raytricks.models.weight_files import Weights, described_model, first_line, read_weights
+from raytricks.parts.hooks import Published
+from raytricks.parts.registry import library_of
 
 _SHOWN_MISFITS = 3
+_CONVERT_INPUT = ("torchvision:googlenet", "torchvision:inception_v3")
 _WORDNET_ID = re.compile(r"n\d{8}")
 # torchvision still publishes DenseNets and vision transformers under names that its models gave up.
 _OLD_NAMES = (
@@ -49,20 +50,59 @@ def check_start(config: ModelConfig) -> None:
         ConfigError: no file there, a file of another kind, or a model without published weights.
     """
     if config.init_from is not None:
-        locate_weights(config.init_from)
+        _require_same_network(config, described_model(config.init_from) or {})
     if not config.pretrained:
         return
     name = config.name or ""
-    if not name.startswith((TORCHVISION, TIMM)):
+    found = published_weights(name)
+    if found is None:
         raise ConfigError(
             "model.pretrained: our ResNets have no published weights; give a file of weights as model.init_from, "
             "or set model.name=torchvision:resnet50"
         )
-    if name.startswith(TIMM) and not import_timm(name).is_model_pretrained(name.removeprefix(TIMM)):
+    if found.load is None:
         raise ConfigError(
-            f"model.pretrained: timm has no published weights for {name}; "
+            f"model.pretrained: {name.partition(':')[0]} has no published weights for {name}; "
             "give a file of weights as model.init_from, or take another model"
         )
+
+
+def _require_same_network(config: ModelConfig, stored: Mapping[str, object]) -> None:
+    """Compare with what a file of ours says of its network: the shapes alone do not tell all of it.
+
+    Raises:
+        ConfigError: with a line for each setting that would give other logits.
+    """
+    if stored.get("name") != config.name:
+        return  # two names for one network, or shapes that will not fit
+    wanted: dict[str, object] = {"variant": config.variant, "stem": config.stem, "norm": config.norm}
+    if config.name in _CONVERT_INPUT:
+        wanted = {"transform_input": config.converts_input}
+        stored = {"transform_input": stored.get("pretrained"), **{k: v for k, v in stored.items() if v is not None}}
+    problems = [
+        f"model.init_from: {config.init_from} was trained with {key} {_plain(stored[key])}, this model has "
+        f"{_plain(value)}; set model.{key}={_plain(stored[key])} or take other weights"
+        for key, value in wanted.items()
+        if value is not None and stored.get(key) is not None and stored[key] != value
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else show_value(value)
+
+
+def published_weights(name: str) -> Published | None:
+    """Return what a library publishes for its model of this name; None for a model that is of no library.
+
+    Raises:
+        ConfigError: the library is not installed.
+    """
+    library = library_of(name)
+    if library is None or library.hooks is None or library.hooks.published is None:
+        return None
+    return library.hooks.published(name)
 
 
 def start_from(model: nn.Module, config: ModelConfig, *, class_names: Sequence[str], image_size: int) -> Start | None:
@@ -88,7 +128,7 @@ def start_from(model: nn.Module, config: ModelConfig, *, class_names: Sequence[s
         weights, key, source = read_weights(config.init_from), "model.init_from", config.init_from
     elif config.pretrained:
         assert config.name is not None
-        weights, key = _published_weights(config.name, image_size), "model.pretrained"
+        weights, key = _download(config.name, image_size), "model.pretrained"
         source = f"published weights of {config.name}"
         if all(_WORDNET_ID.fullmatch(name) for name in class_names):
             weights = Weights(weights.tensors)  # ImageNet's folders are no words, but in the weights' order
@@ -114,30 +154,18 @@ def start_from(model: nn.Module, config: ModelConfig, *, class_names: Sequence[s
     return Start(source, fresh)
 
 
-def _published_weights(name: str, image_size: int) -> Weights:
+def _download(name: str, image_size: int) -> Weights:
+    found = published_weights(name)
+    assert found is not None and found.load is not None, "check_start has looked"
     try:
         # torch.hub announces a download on stdout, which belongs to the command's result
         with redirect_stdout(sys.stderr):
-            if name.startswith(TIMM):
-                model = create_timm_model(name, num_classes=None, in_channels=3, image_size=image_size, pretrained=True)
-                return Weights(model.state_dict())
-            published = torchvision.models.get_model_weights(name.removeprefix(TORCHVISION))["DEFAULT"]
-            # The hash in the name is checked when the file is downloaded, not when it is already there.
-            tensors = published.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
-            return Weights(tensors, tuple(published.meta["categories"]))
+            return Weights(found.load(image_size), found.class_names)
     except Exception as error:  # urllib, http.client, pickle and the client of Hugging Face each have their own
         raise ConfigError(
             f"model.pretrained: the weights of {name} cannot be loaded ({first_line(error)}); "
-            f"download {_address(name)} elsewhere and give the file as model.init_from"
+            f"download {found.address} elsewhere and give the file as model.init_from"
         ) from None
-
-
-def _address(name: str) -> str:
-    """Return where a person finds the published weights."""
-    if name.startswith(TORCHVISION):
-        return torchvision.models.get_model_weights(name.removeprefix(TORCHVISION))["DEFAULT"].url
-    published = import_timm(name).get_pretrained_cfg(name.removeprefix(TIMM))
-    return f"https://huggingface.co/{published.hf_hub_id}" if published.hf_hub_id else published.url
 
 
 def _adapted(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

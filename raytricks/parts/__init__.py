@@ -1,8 +1,8 @@
-"""Parts: tricks, optimizers, losses, models, data sources, metrics and callbacks, one row each.
+"""Parts: tricks, optimizers, losses, models, data sources, metrics, callbacks, trackers: one row each.
 
 part        the row, and the section of its settings
 hooks       the places where a part's code is called, and what they hand over
-tricks, optimizers, losses, metrics, sources   the rows that come with raytricks
+tricks, optimizers, losses, models, metrics, sources, trackers   the rows that come with raytricks
 registry    all of them
 bring       parts of the user's own: by file, package, entry point; signatures: of a callable
 trust       whose code may run

@@ -25,12 +25,12 @@ from typing import Any
 from raytricks.errors import ClusterError, ConfigError
 from raytricks.parts.hooks import OFFERED, HookError
 from raytricks.parts.part import Kind, Part
-from raytricks.parts.registry import named
+from raytricks.parts.registry import named, of_kind
 from raytricks.parts.signatures import row_of
 from raytricks.suggest import did_you_mean
 
 ENTRY_POINTS = "raytricks.parts"
-_LIBRARIES = ("torchvision:", "timm:")
+_LIBRARIES = tuple(row.name for row in of_kind("model") if row.name.endswith(":"))
 _SPEC = re.compile(r"(.+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.DOTALL)
 _given: dict[str, bytes] = {}
 """Contents by absolute path that were hashed before, here or by another process: see `given_files`."""

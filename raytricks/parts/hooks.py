@@ -32,6 +32,10 @@ from typing import Any
 OFFERED: Mapping[str, tuple[str, ...]] = {
     "problems": ("settings", "channels", "num_workers", "device_type"),
     "build": ("settings", "groups", "lr", "num_classes", "in_channels", "image_size", "config"),
+    "names": (),
+    "knows": ("name",),
+    "alike": ("name",),
+    "published": ("name",),
     "changed": ("optimizer",),
     "holds": ("path",),
     "model": ("model", "num_workers", "settings"),
@@ -56,6 +60,8 @@ OFFERED: Mapping[str, tuple[str, ...]] = {
     "counts": ("logits", "labels", "num_classes", "settings"),
     "value": ("counts", "settings"),
     "record": ("record", "run_dir", "settings"),
+    "track": ("run_dir", "config", "settings"),
+    "absolute": ("settings",),
 }
 """Slot -> the names of the arguments that it offers."""
 
@@ -83,6 +89,10 @@ class Hooks:
         measured: names of the figures that `measure` returns.
         problems: -> iterable of lines, each a reason why this configuration cannot run.
         build: -> torch.optim.Optimizer (groups, lr), nn.Module (num_classes, ...) or the data's splits (config).
+        names: of a library, the models that it has; empty where it is not installed.
+        knows: whether a library has the model of this name, `LIBRARY:NAME`.
+        alike: of a library, the names that look like this one, with or without its prefix; most likely first.
+        published: of a library, -> raytricks.parts.hooks.Published; reads no weights and needs no network.
         changed: the optimizer's settings were just set or have changed.
         holds: whether a path or URL holds data of this kind, for `data.source: auto`; reads as little as it can.
         model: the fresh nn.Module -> the nn.Module to train; before weights to start from are loaded.
@@ -108,12 +118,18 @@ class Hooks:
         counts: -> a tensor whose sum over all images and workers is what `value` needs.
         value: -> float, of the summed counts.
         record: gets each record that is written, on the first worker; reads only.
+        track: begins or continues a run in a tracker, on the first worker -> raytricks.trackers.tracked_run.Tracker.
+        absolute: the value of a tracker's setting -> one that means the same in any directory.
     """
 
     num_draws: int = 0
     measured: tuple[str, ...] = ()
     problems: Callable[..., Any] | None = None
     build: Callable[..., Any] | None = None
+    names: Callable[..., Any] | None = None
+    knows: Callable[..., bool] | None = None
+    alike: Callable[..., Any] | None = None
+    published: Callable[..., Any] | None = None
     changed: Callable[..., None] | None = None
     holds: Callable[..., bool] | None = None
     model: Callable[..., Any] | None = None
@@ -138,6 +154,8 @@ class Hooks:
     counts: Callable[..., Any] | None = None
     value: Callable[..., float] | None = None
     record: Callable[..., None] | None = None
+    track: Callable[..., Any] | None = None
+    absolute: Callable[..., str] | None = None
 
     def __post_init__(self) -> None:
         for slot in OFFERED:
@@ -211,3 +229,21 @@ class Blend:
     def targets(self, own: Tensor, neighbours: Tensor) -> Tensor:
         """Return what belongs to the images, blended like their labels."""
         return self.mix_weight * own + (1 - self.mix_weight) * neighbours
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a library publishes for one of its models.
+
+    Attributes:
+        load: of the side of square images, pixels -> state dict; downloads it once. None: there are no weights.
+        address: where a person finds them.
+        class_names: K names in the order of the logits, where the library says them.
+        mean, std: of each RGB channel in 0..1, that the weights were trained with.
+    """
+
+    load: Callable[[int], Mapping[str, Tensor]] | None
+    address: str = ""
+    class_names: tuple[str, ...] | None = None
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)

@@ -27,7 +27,7 @@ class Section(BaseModel):
     )
 
 
-Kind = Literal["trick", "optimizer", "loss", "model", "source", "metric", "callback"]
+Kind = Literal["trick", "optimizer", "loss", "model", "source", "metric", "callback", "tracker"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SECTIONS: Mapping[Kind, str] = {
     "trick": "tricks",
@@ -37,6 +37,7 @@ SECTIONS: Mapping[Kind, str] = {
     "source": "data",
     "metric": "metrics",
     "callback": "callbacks",
+    "tracker": "logging",
 }
 """Where the settings of a kind stand in a config."""
 CHOSEN_BY: Mapping[Kind, str] = {
@@ -80,7 +81,8 @@ class Part:
 
     Attributes:
         kind: what it is.
-        name: its key in the config's section, the key of its state in a checkpoint, the seed of its random stream.
+        name: its key in the config's section, the key of its state in a checkpoint, the seed of its random stream;
+            that of a library of models ends in a colon and stands for all names that begin with it.
         title: for the header and the docs; "{}" stands for the value of `shown`.
         source: section of the paper, or where else it is from.
         formula: what it computes, in one line; Markdown.
@@ -103,6 +105,8 @@ class Part:
         after: names of parts that come before it in every slot.
         conflicts: names of parts that cannot be on beside it.
         rules: the doctor's rules that are about it: names in raytricks.recipe.doctor_rules, or "module:function".
+        extra: of raytricks, which installs what its code imports; "": none.
+        secrets: environment variables that its code reads and no message, file or job may hold.
         usual: dotted keys that the part wants in another range than others do; the doctor warns outside of it.
     """
 
@@ -129,6 +133,8 @@ class Part:
     after: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
+    extra: str = ""
+    secrets: tuple[str, ...] = ()
     usual: Mapping[str, Usual] = field(default_factory=dict[str, Usual])
     origin: str = "raytricks"
     """Where the row is from: raytricks, a file, a distribution."""
@@ -140,6 +146,10 @@ class Part:
             raise TypeError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if set(self.on) != set(self.off):
             raise TypeError(f"on and off must have the same keys, got {sorted(self.on)} and {sorted(self.off)}")
+
+    def is_library_of(self, name: object) -> bool:
+        """Return whether this row stands for all names that begin with its own, and this is one of them."""
+        return self.name.endswith(":") and isinstance(name, str) and name.startswith(self.name)
 
     @property
     def place(self) -> str:

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 
-from raytricks.parts import losses, metrics, optimizers, sources, tricks
+from raytricks.parts import losses, metrics, models, optimizers, sources, trackers, tricks
 from raytricks.parts.part import KINDS, Kind, Part
 
-__all__ = ["BUILT_IN", "KINDS", "in_order", "named", "of_kind"]
+__all__ = ["BUILT_IN", "KINDS", "in_order", "library_of", "named", "of_kind"]
 
 BUILT_IN: tuple[Part, ...] = (
     *tricks.ROWS,
     *optimizers.ROWS,
     *losses.ROWS,
+    *models.ROWS,
     *metrics.ROWS,
     *sources.ROWS,
+    *trackers.ROWS,
 )
 
 
@@ -22,8 +24,14 @@ def of_kind(kind: Kind, rows: Iterable[Part] = BUILT_IN) -> tuple[Part, ...]:
 
 
 def named(kind: Kind, name: object, rows: Iterable[Part] = BUILT_IN) -> Part | None:
-    """Return the row of a kind and name, None where there is none."""
-    return next((row for row in rows if row.kind == kind and row.name == name), None)
+    """Return the row of a kind and name, or of the library that a name such as `timm:resnet18` begins with."""
+    of_name = (row for row in rows if row.kind == kind and (row.name == name or row.is_library_of(name)))
+    return next(of_name, None)
+
+
+def library_of(name: object) -> Part | None:
+    """Return the row of the library of models that a name such as `timm:resnet18` begins with."""
+    return next((row for row in of_kind("model") if row.is_library_of(name)), None)
 
 
 def in_order(rows: Sequence[Part]) -> tuple[Part, ...]:

@@ -1,6 +1,6 @@
 """The parts that a config has on, slot by slot, in the order of their rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -110,6 +110,22 @@ def callbacks_of(config: ExperimentConfig) -> tuple[Call, ...]:
     """Return the callbacks that a config names, and those that its `parts` bring."""
     rows = of_kind("callback", config.rows)
     return tuple(_call("record", row, row.hooks, None) for row in rows if row.hooks is not None)
+
+
+def trackers_of(config: ExperimentConfig) -> tuple[Part, ...]:
+    """Return the trackers that a config has on."""
+    values = flatten(config)
+    return tuple(row for row in of_kind("tracker", config.rows) if row.is_on(values))
+
+
+def slot_calls(config: ExperimentConfig, rows: Iterable[Part], slot: str) -> tuple[Call, ...]:
+    """Return the functions that rows have in a slot, with their settings in the config."""
+    found = [(row, row.hooks) for row in rows]
+    return tuple(
+        _call(slot, row, hooks, settings_of(config, row))
+        for row, hooks in found
+        if hooks is not None and getattr(hooks, slot) is not None
+    )
 
 
 def settings_of(config: ExperimentConfig, row: Part) -> object:

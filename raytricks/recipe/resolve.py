@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from raytricks.config.schema import SMALL_RESNETS, DataConfig, ExperimentConfig, ModelConfig
+from raytricks.config.schema import DataConfig, ExperimentConfig, ModelConfig
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError
+from raytricks.parts.models import SMALL_RESNETS
 from raytricks.tricks.progressive_resizing import training_side
 
 LARGEST_SMALL_IMAGE = 64  # pixels; up to here the ImageNet stem would destroy the image

@@ -31,7 +31,8 @@ def _keys(row: Part) -> str:
     if row.kind in CHOSEN_BY:
         settings = row.settings.model_fields if isinstance(row.settings, type) else {}
         names = [f"`{row.key(name)}` ({show_value(info.default)})" for name, info in settings.items()]
-        return ", ".join([f"`{CHOSEN_BY[row.kind]}={row.name}`", *names])
+        name = f"{row.name}NAME" if row.name.endswith(":") else row.name
+        return ", ".join([f"`{CHOSEN_BY[row.kind]}={name}`", *names])
     values = flatten(ExperimentConfig())
     keys = [key for key in known if key == row.place or key.startswith(f"{row.place}.")]
     if row.settings is None:

@@ -73,7 +73,7 @@ class StudyLaunch:
     """
 
     def __init__(self, plan: Plan, reporter: Reporter, study_dir: Path | None) -> None:
-        require_trackers(plan.config.logging)
+        require_trackers(plan.config)
         check_search(plan.config)
         self.plan, self.reporter, self.study_dir = plan, reporter, study_dir
         self.is_resumed = study_dir is not None

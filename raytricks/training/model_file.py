@@ -52,7 +52,7 @@ def save_model(
     """
     metadata = {
         "format": f"raytricks-model-{FORMAT_VERSION}",
-        "model": config.model_dump_json(),
+        "model": config.model_copy(update={"transform_input": _decided(config, data.channels)}).model_dump_json(),
         "parts": json.dumps([asdict(part) for part in describe([config.part] if config.part else [])]),
         "class_names": json.dumps(data.class_names),
         "channels": json.dumps(data.channels),
@@ -72,6 +72,12 @@ def save_model(
         raise CheckpointError(
             f"{path}: the model cannot be written ({error}); make room and resume, the last checkpoint is kept"
         ) from error
+
+
+def _decided(config: ModelConfig, channels: int) -> bool | None:
+    """Return `transform_input` as the model was trained with it; None where it has none or takes gray images."""
+    has_one = config.name in ("torchvision:googlenet", "torchvision:inception_v3") and channels == 3
+    return config.converts_input if has_one else None
 
 
 def load_model(path: str | Path, *, trust_code: bool = False) -> TrainedModel:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from raytricks.files import write_atomically
-from raytricks.training.trackers import Tracker, describe_failure
+from raytricks.trackers.tracked_run import Tracker
+from raytricks.training.trackers import describe_failure
 
 Record = dict[str, Any]
 METRICS_FILE = "metrics.jsonl"

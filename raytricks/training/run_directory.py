@@ -26,11 +26,10 @@ from raytricks.config.run_code import require_same_code
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import CheckpointError, ConfigError, DataError
 from raytricks.files import write_atomically
-from raytricks.models.registry import TORCHVISION
-from raytricks.models.timm_models import TIMM
+from raytricks.parts.registry import library_of
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
-from raytricks.training.trackers import absolute_uri
+from raytricks.training.trackers import with_absolute_places
 from raytricks.version import __version__
 
 CONFIG_FILE, RUN_FILE, LOG_FILE = "config.yaml", "run.json", "log.txt"
@@ -83,14 +82,13 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     model = model.model_copy(update={"init_from": _absolute(model.init_from)})
     teacher = distillation.teacher
     paths = {
-        "teacher": teacher if teacher and teacher.startswith((TORCHVISION, TIMM)) else _absolute(teacher),
+        "teacher": teacher if library_of(teacher) is not None else _absolute(teacher),
         "teacher_weights": _absolute(distillation.teacher_weights),
         "cache_dir": _absolute(distillation.cache_dir),
     }
     tricks = config.tricks.model_copy(update={"distillation": distillation.model_copy(update=paths)})
-    uri = config.logging.mlflow
-    logging = config.logging.model_copy(update={"mlflow": None if uri is None else absolute_uri(uri)})
-    return config.model_copy(update={"data": data, "model": model, "tricks": tricks, "logging": logging})
+    config = with_absolute_places(config)
+    return config.model_copy(update={"data": data, "model": model, "tricks": tricks})
 
 
 def _absolute(path: str | None) -> str | None:

@@ -13,15 +13,14 @@ import re
 
 import torch
 from torch import Tensor, nn
-import torchvision
 
 from raytricks.config.schema import ModelConfig
-from raytricks.data.prepared import IMAGENET_MEAN, IMAGENET_STD, PreparedData
+from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, ConfigError
-from raytricks.models.registry import TORCHVISION, build_model
-from raytricks.models.timm_models import TIMM
+from raytricks.models.registry import build_model
 from raytricks.models.weight_files import locate_weights
-from raytricks.models.weights import start_from
+from raytricks.models.weights import published_weights, start_from
+from raytricks.parts.registry import library_of
 from raytricks.recipe.teacher_facts import teacher_facts
 from raytricks.training.model_file import load_model
 from raytricks.tricks.mixed_precision import Precision, autocast
@@ -141,7 +140,7 @@ def check_teacher(spec: str, weights: str | None, class_names: Sequence[str]) ->
     Raises:
         ConfigError: no file there, no finished run, or other classes.
     """
-    is_published = spec.startswith((TORCHVISION, TIMM))
+    is_published = library_of(spec) is not None
     if weights is not None and not is_published:
         raise ConfigError(
             f"{_KEY}_weights: only a torchvision: or timm: teacher takes a file of weights, got teacher {spec!r}; "
@@ -195,7 +194,7 @@ def load_teacher(
     """
     check_teacher(spec, weights, data.class_names)
     sides = sides or (data.transform.image_size,)
-    if spec.startswith((TORCHVISION, TIMM)):
+    if library_of(spec) is not None:
         model, preprocessing = _published(spec, weights, data, sides[-1])
     else:
         model, preprocessing = _finished_run(spec, data)
@@ -218,12 +217,14 @@ def _finished_run(spec: str, data: PreparedData) -> tuple[nn.Module, Preprocessi
 
 
 def _published(spec: str, weights: str | None, data: PreparedData, size: int) -> tuple[nn.Module, Preprocessing]:
-    """Build a model of torchvision or timm for RGB images, with all of its weights, the classifier's too."""
+    """Build a model of a library for RGB images, with all of its weights, the classifier's too."""
     config = ModelConfig(name=spec, pretrained=weights is None, init_from=weights)
     try:
         model = build_model(config, num_classes=data.num_classes, in_channels=3, image_size=size)
-        if weights is None and spec.startswith(TORCHVISION):
-            _require_published_classes(spec, data.class_names)
+        published = published_weights(spec)
+        assert published is not None, "the teacher is of a library"
+        if weights is None and published.class_names is not None:
+            _require_published_classes(spec, published.class_names, data.class_names)
         start = start_from(model, config, class_names=data.class_names, image_size=size)
     except ConfigError as error:
         raise ConfigError([_with_own_keys(problem) for problem in error.problems]) from None
@@ -232,9 +233,7 @@ def _published(spec: str, weights: str | None, data: PreparedData, size: int) ->
             f"{_KEY}: {weights or spec} knows other classes than the data's {data.num_classes}, or in another order; "
             "take a teacher that was trained on these classes"
         )
-    if hasattr(model, "transform_input"):  # GoogLeNet and Inception: their weights want 0.5 and 0.5, and convert
-        model.transform_input = True  # type: ignore[assignment]
-    return model, _published_preprocessing(spec, model)
+    return model, Preprocessing(channels=3, mean=published.mean, std=published.std)
 
 
 def _with_own_keys(problem: str) -> str:
@@ -243,23 +242,8 @@ def _with_own_keys(problem: str) -> str:
     return problem if problem.startswith(_KEY) else f"{_KEY}: {problem}"
 
 
-def _published_preprocessing(spec: str, model: nn.Module) -> Preprocessing:
-    """Return the normalisation that torchvision or timm documents for a model, ImageNet's as a rule."""
-    if spec.startswith(TIMM):
-        described = getattr(model, "pretrained_cfg", {})
-    else:
-        described = vars(_published_weights(spec).transforms())
-    mean, std = described.get("mean", IMAGENET_MEAN), described.get("std", IMAGENET_STD)
-    return Preprocessing(channels=3, mean=tuple(mean), std=tuple(std))
-
-
-def _published_weights(spec: str) -> torchvision.models.Weights:
-    return torchvision.models.get_model_weights(spec.removeprefix(TORCHVISION))["DEFAULT"].value
-
-
-def _require_published_classes(spec: str, ours: tuple[str, ...]) -> None:
+def _require_published_classes(spec: str, words: tuple[str, ...], ours: tuple[str, ...]) -> None:
     """Compare with ImageNet's words; of WordNet ids, in whose order the words are, only the count."""
-    words = tuple(_published_weights(spec).meta["categories"])
     if all(_WORDNET_ID.fullmatch(name) for name in ours) and list(ours) == sorted(ours):
         _require_same_count(spec, len(words), len(ours))
     else:

@@ -226,12 +226,63 @@ def check_old_names(tmp_path, model, renamed, name):
 
 def test_start_ignores_the_auxiliary_heads_of_weights(tmp_path):
     source = torchvision.models.GoogLeNet(num_classes=3, aux_logits=True, init_weights=False)
-    config = ModelConfig(name="torchvision:googlenet", init_from=saved(source, tmp_path / "weights.pth"))
+    file = saved(source, tmp_path / "weights.pth")
+    config = ModelConfig(name="torchvision:googlenet", init_from=file, transform_input=False)
     model, start = started(config)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(model(images), source.eval()(images), atol=0, rtol=0)
     assert start.fresh == ()
+
+
+@pytest.mark.parametrize("kind", ["googlenet", "inception_v3"])
+def test_start_from_a_file_of_torchvision_converts_the_input_as_torchvision_does(tmp_path, kind):
+    torch.manual_seed(1)
+    theirs = torchvision.models.get_model(
+        kind, num_classes=3, aux_logits=False, init_weights=False, transform_input=True
+    )
+    file = saved(theirs.eval(), tmp_path / "weights.pth")
+    model, _ = started(ModelConfig(name=f"torchvision:{kind}", init_from=file), image_size=96)
+    images = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(model(images), theirs(images))
+    as_is = build_model(
+        ModelConfig(name=f"torchvision:{kind}", init_from=file, transform_input=False),
+        num_classes=3,
+        in_channels=3,
+        image_size=96,
+    )
+    assert as_is.transform_input is False
+
+
+def test_transform_input_is_refused_for_models_that_have_none():
+    for name in ("resnet8", "torchvision:resnet18"):
+        with pytest.raises(ConfigError, match=f"model.transform_input is for torchvision:googlenet .* got {name};"):
+            started(ModelConfig(name=name, transform_input=True))
+
+
+@pytest.mark.parametrize(
+    ("trained", "wanted", "line"),
+    [
+        ({"variant": "B"}, {"variant": "A"}, "was trained with variant B, this model has A; set model.variant=B or"),
+        (
+            {"stem": "small"},
+            {"stem": "small_stride2"},
+            "was trained with stem small, this model has small_stride2; set model.stem=small or",
+        ),
+    ],
+)
+def test_start_from_a_network_of_the_same_shapes_that_computes_otherwise_is_refused(tmp_path, trained, wanted, line):
+    """The tensors fit in name and shape, the logits would be off."""
+    base = {"name": "resnet50", "width": 8, "stem": "small", "variant": "B"}
+    config = ModelConfig(**base | trained)
+    model = build_model(config, num_classes=3, in_channels=3, image_size=32)
+    metadata = {"format": "raytricks-model-1", "class_names": json.dumps(CLASSES), "model": config.model_dump_json()}
+    save_file(model.state_dict(), tmp_path / "model.safetensors", metadata)
+    other = ModelConfig(**base | wanted, init_from=str(tmp_path))
+    assert build_model(other, num_classes=3, in_channels=3, image_size=32).load_state_dict(model.state_dict())
+    with pytest.raises(ConfigError, match=line):
+        check_start(other)
+    check_start(ModelConfig(**base | trained, init_from=str(tmp_path)))
 
 
 @pytest.fixture
@@ -251,7 +302,7 @@ def no_network(monkeypatch, tmp_path):
 @pytest.fixture
 def hugging_face_cache(monkeypatch, tmp_path):
     """An empty cache, and the setting of the client that makes it fail without its minute of retries."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "hub"

@@ -8,7 +8,7 @@ from pydantic import Field
 import torch
 from torch import nn
 
-from raytricks.parts import Hooks, Part, Section
+from raytricks.parts import Hooks, Part, Section, Setting
 
 
 class SharpenSettings(Section):
@@ -146,3 +146,32 @@ class Log:
         if record["kind"] == "epoch":
             with Path("seen.txt").open("a") as file:
                 file.write(f"{record['epoch']} {record['val_top1']}\n")
+
+
+class Lines:
+    """A line for each number, in a file beside the run's: a tracker of one's own."""
+
+    name = "lines"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def log(self, kind, step, values):
+        with self.path.open("a") as file:
+            file.writelines(f"{kind} {step} {name} {value}\n" for name, value in values.items())
+
+    def close(self, ok):
+        with self.path.open("a") as file:
+            file.write(f"end {ok}\n")
+
+
+LINES = Part(
+    kind="tracker",
+    name="lines",
+    title="lines",
+    source="-",
+    settings=Setting(annotation=str | None, default=None, doc="Name of a file in the run's directory."),
+    code=Hooks(track=lambda run_dir, settings: Lines(run_dir / settings)),
+    on={"": "lines.txt"},
+    off={"": None},
+)

@@ -63,6 +63,7 @@ OWN = {
     "source": {"data": {"source": "mine.py:stripes", "count": 300}},
     "source of several sizes": {"data": {"source": "mine.py:stripes", "uneven": True, "image_size": 12}},
     "trick": {"parts.sharpen": "mine.py:SHARPEN", "tricks.sharpen.amount": 0.7},
+    "tracker": {"parts.lines": "mine.py:LINES", "logging.lines": "lines.txt"},
     "trick with state": {"parts.pull": "mine.py:PULL", "tricks.pull.strength": 0.1},
 }
 
@@ -95,6 +96,15 @@ def test_brought_parts_leave_what_they_say(bench):
     assert 0.1 < result.last["val_confidence"] < 1
     lines = (bench / "seen.txt").read_text().splitlines()
     assert lines == [f"{r['epoch']} {r['val_top1']}" for r in result.records if r["kind"] == "epoch"]
+
+
+def test_brought_tracker_is_given_the_numbers_and_the_end(bench):
+    result = train(OWN["tracker"])
+    lines = (result.run_dir / "lines.txt").read_text().splitlines()
+    for record in result.records:
+        if record["kind"] == "epoch":
+            assert f"epoch {record['step']} val_top1 {record['val_top1']}" in lines
+    assert lines[-1] == "end True"
 
 
 def test_brought_part_draws_change_no_others(bench):

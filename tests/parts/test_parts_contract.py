@@ -9,7 +9,7 @@ from pydantic import Field
 import pytest
 import torch
 
-from raytricks.parts import Hooks, Part, Section
+from raytricks.parts import Hooks, Part, Section, Setting
 from raytricks.parts.registry import BUILT_IN, of_kind
 from raytricks.testing import PartCheckError, check_part
 
@@ -19,7 +19,8 @@ BROUGHT = Path(__file__).with_name("brought.py")
 @pytest.mark.parametrize("row", BUILT_IN, ids=lambda row: f"{row.kind} {row.name}")
 def test_contract_holds_for_our_own_parts(row: Part):
     made = check_part(row)
-    assert made or row.kind == "source" or row.name in ("sgd", "distillation")  # needs data, a finished run
+    # sources need data, trackers their packages, distillation a finished run
+    assert made or row.kind in ("source", "tracker") or row.name in ("sgd", "distillation")
     if row.kind == "trick" and made:
         assert {"off", "on", "resume", "micro_batches", "gray"} <= set(made)
 
@@ -29,6 +30,28 @@ def test_contract_holds_for_brought_parts(name):
     made = check_part(f"{BROUGHT}:{name}")
     assert {"off", "on", "bounds", "resume", "micro_batches"} <= set(made)
     assert ("draws" in made) == (name == "SHARPEN")
+
+
+def test_contract_holds_for_a_brought_tracker_and_finds_a_broken_one():
+    assert check_part(f"{BROUGHT}:LINES") == ["tracks"]
+    nameless = Part(
+        kind="tracker",
+        name="nameless",
+        title="nameless",
+        source="-",
+        settings=Setting(annotation=bool, default=False, doc="Whether it is on."),
+        code=Hooks(track=lambda run_dir: Nameless()),
+        on={"": True},
+        off={"": False},
+    )
+    with pytest.raises(PartCheckError, match="check tracks: it has no name; a failure is told under it"):
+        check_part(nameless)
+
+
+class Nameless:
+    def log(self, kind, step, values): ...
+
+    def close(self, ok): ...
 
 
 class Settings(Section):

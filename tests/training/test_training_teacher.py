@@ -12,11 +12,11 @@ from raytricks.config.schema import ModelConfig
 from raytricks.data.prepared import IMAGENET_MEAN, IMAGENET_STD, PreparedData
 from raytricks.errors import CheckpointError, ConfigError, RaytricksError
 from raytricks.models.registry import build_model
+from raytricks.models.weights import published_weights
 from raytricks.training.loop import run_epochs
 from raytricks.training.model_file import load_model, save_model
 from raytricks.training.teacher import (
     Teacher,
-    _published_preprocessing,
     _require_published_classes,
     content_digest,
     load_teacher,
@@ -251,26 +251,27 @@ def test_teacher_with_published_weights_is_refused_before_they_are_downloaded(da
 
 
 def test_teacher_of_imagenet_is_compared_by_words_or_counted_by_wordnet_ids():
-    words = list(torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"])
-    _require_published_classes("torchvision:resnet18", tuple(words))
+    published = tuple(torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"])
+    words = list(published)
+    _require_published_classes("torchvision:resnet18", published, published)
     words[3], words[4] = words[4], words[3]
     with pytest.raises(ConfigError, match="class 3 of torchvision:resnet18 is 'tiger shark', .* another order"):
-        _require_published_classes("torchvision:resnet18", tuple(words))
+        _require_published_classes("torchvision:resnet18", published, tuple(words))
     ids = tuple(f"n{number:08d}" for number in range(1000))
-    _require_published_classes("torchvision:resnet18", ids)
+    _require_published_classes("torchvision:resnet18", published, ids)
     with pytest.raises(ConfigError, match="class 0 of torchvision:resnet18 is 'tench', of the data 'n00000999'"):
-        _require_published_classes("torchvision:resnet18", ids[::-1])
+        _require_published_classes("torchvision:resnet18", published, ids[::-1])
     with pytest.raises(ConfigError, match="tells 1000 classes apart, the data has 999"):
-        _require_published_classes("torchvision:resnet18", ids[:-1])
+        _require_published_classes("torchvision:resnet18", published, ids[:-1])
 
 
 def test_teacher_normalisation_is_the_published_one():
-    module = torch.nn.Identity()
-    assert _published_preprocessing("torchvision:resnet50", module).mean == IMAGENET_MEAN
-    assert _published_preprocessing("torchvision:efficientnet_v2_l", module).std == (0.5, 0.5, 0.5)
-    module.pretrained_cfg = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]}  # type: ignore[assignment]
-    timm = _published_preprocessing("timm:anything", module)
-    assert (timm.channels, timm.mean, timm.std) == (3, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    pytest.importorskip("timm")
+    found = [published_weights(name) for name in ("torchvision:resnet50", "torchvision:efficientnet_v2_l")]
+    found += [published_weights(name) for name in ("timm:resnet18", "timm:vit_tiny_patch16_224")]
+    half = ((0.5,) * 3,) * 2
+    imagenet = (IMAGENET_MEAN, IMAGENET_STD)
+    assert [(one.mean, one.std) for one in found if one] == [imagenet, half, imagenet, half]
 
 
 def test_teacher_of_timm_with_weights_of_a_file(tmp_path, data):

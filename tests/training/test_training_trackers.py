@@ -14,9 +14,12 @@ from raytricks.api import train
 from raytricks.config import ExperimentConfig, flatten, load_config
 from raytricks.config.schema import LoggingConfig
 from raytricks.errors import ConfigError
+from raytricks.trackers import mlflow as mlflow_tracker
+from raytricks.trackers.mlflow import absolute_uri
+from raytricks.trackers.tracked_run import tracked_name
 from raytricks.training import trackers as tracking
 from raytricks.training.records import METRICS_FILE, RecordWriter, read_records
-from raytricks.training.trackers import absolute_uri, open_trackers, require_trackers, tracked_name
+from raytricks.training.trackers import open_trackers, require_trackers
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 FROM_MLFLOW = [
@@ -329,7 +332,7 @@ def test_trackers_are_imported_only_when_switched_on():
         "import sys, raytricks.training.run_files, raytricks.training.records\n"
         "from raytricks.config import ExperimentConfig\n"
         "from raytricks.training.trackers import open_trackers, require_trackers\n"
-        "require_trackers(ExperimentConfig().logging)\n"
+        "require_trackers(ExperimentConfig())\n"
         "assert open_trackers(None, ExperimentConfig()) == ([], [])\n"
         "assert not {'mlflow', 'wandb'} & set(sys.modules)"
     )
@@ -339,12 +342,12 @@ def test_trackers_are_imported_only_when_switched_on():
 def test_trackers_missing_packages_are_named_with_their_extras(monkeypatch):
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
-        require_trackers(LoggingConfig(mlflow="http://host:5000", wandb="flowers"))
+        require_trackers(config_with(mlflow="http://host:5000", wandb="flowers"))
     assert caught.value.problems == [
         "logging.mlflow: mlflow is not installed; pip install 'raytricks[mlflow]'",
         "logging.wandb: wandb is not installed; pip install 'raytricks[wandb]'",
     ]
-    require_trackers(LoggingConfig())
+    require_trackers(ExperimentConfig())
 
 
 def test_trackers_folder_of_the_name_is_not_the_package(monkeypatch, tmp_path):
@@ -353,15 +356,16 @@ def test_trackers_folder_of_the_name_is_not_the_package(monkeypatch, tmp_path):
     for name in [name for name in sys.modules if name == "wandb" or name.startswith("wandb.")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigError, match="wandb is not installed"):
-        require_trackers(LoggingConfig(wandb="flowers"))
+        require_trackers(config_with(wandb="flowers"))
 
 
 def test_trackers_database_needs_its_packages(monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == "alembic" else json.__spec__)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: json.__spec__)
+    monkeypatch.setattr(mlflow_tracker, "find_spec", lambda name: None if name == "alembic" else json.__spec__)
     for scheme in ("sqlite", "postgresql+psycopg2"):
         with pytest.raises(ConfigError, match="store needs alembic; pip install"):
-            require_trackers(LoggingConfig(mlflow=f"{scheme}:///x"))
-    require_trackers(LoggingConfig(mlflow="http://host:5000"))
+            require_trackers(config_with(mlflow=f"{scheme}:///x"))
+    require_trackers(config_with(mlflow="http://host:5000"))
 
 
 def test_tracker_that_fails_is_noted_once_tried_again_and_told_the_end(tmp_path, monkeypatch):
@@ -384,7 +388,7 @@ def test_tracker_that_cannot_be_opened_is_a_line(tmp_path, monkeypatch):
     def absent(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(tracking, "import_module", absent)
+    monkeypatch.setattr(mlflow_tracker, "import_module", absent)
     opened, (line,) = open_trackers(tmp_path, config_with(mlflow="http://host:5000"))
     assert opened == [] and line.startswith("logging.mlflow: No module named 'mlflow'; ")
 

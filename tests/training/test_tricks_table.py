@@ -30,7 +30,7 @@ from raytricks.training.step import Stepper
 from raytricks.training.step_log import STEP_VALUES
 from raytricks.training.worker import Worker
 
-TRICKS = tuple(row for row in BUILT_IN if row.on)
+TRICKS = tuple(row for row in BUILT_IN if row.on and row.kind != "tracker")
 """Every part that has a switch: the tricks, and the optimizers and losses that are not the default."""
 PLAIN = {
     "data.source": "digits",

@@ -12,6 +12,8 @@ from typing import Any
 from raytricks.cluster.jobs.files import JobFiles
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError, ConfigError
+from raytricks.parts.registry import library_of
+from raytricks.recipe.chain import trackers_of
 
 PACKAGE = Path(__file__).resolve().parents[2]
 """The raytricks that runs here, which the job takes along."""
@@ -70,12 +72,7 @@ def pip_requirements(config: ExperimentConfig, ray_version: str) -> list[str]:
 
 def used_extras(config: ExperimentConfig) -> set[str]:
     """Return the extras of raytricks that a config cannot do without."""
-    teacher = config.tricks.distillation.teacher or ""
-    uses = {
-        "timm": any(name.startswith("timm:") for name in (config.model.name or "", teacher)),
-        "simplejpeg": config.data.decoder == "simplejpeg",
-        "optuna": config.tune.sampler == "optuna",
-        "mlflow": config.logging.mlflow is not None,
-        "wandb": config.logging.wandb is not None,
-    }
-    return {extra for extra, is_used in uses.items() if is_used}
+    libraries = [library_of(name) for name in (config.model.name, config.tricks.distillation.teacher)]
+    used = {row.extra for row in (*filter(None, libraries), *trackers_of(config)) if row.extra}
+    used |= {"simplejpeg"} if config.data.decoder == "simplejpeg" else set()
+    return used | ({"optuna"} if config.tune.sampler == "optuna" else set())

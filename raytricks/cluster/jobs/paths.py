@@ -14,9 +14,9 @@ from raytricks.cluster.jobs.command import JobCommand
 from raytricks.cluster.jobs.files import JobFiles
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ConfigError, DataError
+from raytricks.parts.registry import library_of
 
 _DATA, _OUTPUT = "data.path", "output_dir"
-_MODEL_PREFIXES = ("torchvision:", "timm:")
 _NETWORK_FILE_SYSTEMS = (
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "lustre", "glusterfs", "gpfs", "beegfs"),
     *("afs", "orangefs", "pvfs2", "wekafs", "fuse"),
@@ -58,7 +58,7 @@ class JobPaths:
         self._own_parts(config)
         model, distillation = config.model, config.tricks.distillation
         teacher = distillation.teacher
-        if teacher is not None and not teacher.startswith(_MODEL_PREFIXES):
+        if teacher is not None and library_of(teacher) is None:
             self._read("tricks.distillation.teacher", teacher)
         self._read("tricks.distillation.teacher_weights", distillation.teacher_weights)
         self._read("model.init_from", model.init_from)

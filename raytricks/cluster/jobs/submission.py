@@ -16,6 +16,7 @@ from raytricks.cluster.jobs.package import PACKAGE, packed, pip_requirements
 from raytricks.cluster.jobs.paths import JobPaths
 from raytricks.config import ExperimentConfig, load_config
 from raytricks.errors import ConfigError
+from raytricks.recipe.chain import settings_of, trackers_of
 
 UPLOAD_LIMIT_MIB = 100
 LARGEST_UPLOAD_MIB = 511
@@ -127,9 +128,12 @@ def _named(command: JobCommand, config: ExperimentConfig, id: str) -> tuple[JobC
 
 def _advice(config: ExperimentConfig) -> list[str]:
     """Name what the trackers read from the environment of the nodes."""
-    names = []
-    if config.logging.wandb is not None:
-        names.append("WANDB_API_KEY")
-    if config.logging.mlflow is not None and config.logging.mlflow.startswith("http"):
-        names.append("MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, if the server wants them")
-    return [f"nothing of your environment is sent; set on the cluster's nodes: {', '.join(names)}"] if names else []
+    rows = [row for row in trackers_of(config) if not _is_on_disk(settings_of(config, row))]
+    names = [name for row in rows for name in row.secrets]
+    advice = "nothing of your environment is sent; set on the cluster's nodes what the tracker wants of: "
+    return [f"{advice}{', '.join(names)}"] if names else []
+
+
+def _is_on_disk(place: object) -> bool:
+    """Say whether a tracker's place is a store in files, which asks for no key."""
+    return isinstance(place, str) and place.startswith(("file:", "sqlite:", "/", ".", "~"))

@@ -22,7 +22,6 @@ from torch import Tensor
 from raytricks.data.image_formats import (
     ImageHeader,
     RefusedImage,
-    check_pixel_checksums,
     header_of,
     is_grayscale,
     naming,
@@ -33,6 +32,7 @@ from raytricks.data.image_formats import (
     to_eight_bits,
 )
 from raytricks.data.jpeg import Decoder, decode_jpeg, reduction_for, require_decoder
+from raytricks.data.png_chunks import check_pixel_checksums
 
 __all__ = [
     "DecodeSpec",

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from raytricks.data.image_formats import naming
 from raytricks.data.shard_format import ShardReader, default_threads
 from raytricks.data.splits import DatasetImages, ShardImages
 from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore, arranged, canvas_of, crops_of, shared_pool
+from raytricks.data.threads import map_in_order
+
+_DECODED_AHEAD = 256  # images; enough for any number of threads, and a batch
 
 
 class DecodingStore(ABC):
@@ -60,8 +64,8 @@ class DecodingStore(ABC):
         return int(heights[0]), int(widths[0])
 
     def decode_many(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Return the images of `indices` in order, decoded in threads."""
-        return shared_pool(self.num_threads).map(self.decode, indices)
+        """Return the images of `indices` in order, decoded in threads, a bounded number of them ahead."""
+        return map_in_order(shared_pool(self.num_threads), self.decode, indices, _DECODED_AHEAD)
 
     def read(self, indices: np.ndarray) -> PaddedBatch:
         """Decode a batch; raises DataError naming the image that cannot be decoded."""
@@ -127,7 +131,7 @@ class FileStore(DecodingStore):
         for path in self.paths:
             with naming(path):
                 status = Path(path).stat()
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(f"{path} {status.st_size} {status.st_mtime_ns}\n"))  # names may be no UTF-8
         return digest.hexdigest()
 
 

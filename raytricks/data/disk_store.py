@@ -5,7 +5,7 @@ it, and a process that comes while another decodes waits for it. A pickled store
 pixels: on another machine it decodes there, once.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 import fcntl
 import os
 from pathlib import Path
@@ -88,6 +88,7 @@ class DiskStore:
             with _locked(self.path.with_suffix(".lock")):
                 if self._is_whole():  # another process made it while this one waited
                     return
+                _remove_abandoned(self.path.parent)
                 unfinished = self.path.with_suffix(".unfinished")  # of this or of a killed process: the lock is ours
                 try:
                     self._decode_to(unfinished)
@@ -115,6 +116,14 @@ class DiskStore:
             pixels = np.memmap(file, np.uint8, "r+", shape=(self.num_bytes,))
             self.source.decode_into(pixels)
             pixels.flush()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed left half decoded; it may be as large as the data, and is never used."""
+    for unfinished in folder.glob("*.unfinished"):
+        with suppress(OSError), unfinished.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held by whoever decodes it now, this process too
+            unfinished.unlink()
 
 
 @contextmanager

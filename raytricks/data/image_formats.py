@@ -4,13 +4,13 @@ from dataclasses import dataclass
 import errno
 import io
 from pathlib import Path
-import struct
 from typing import BinaryIO
-import zlib
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
+from raytricks.data.png_chunks import has_text_behind_pixels
 from raytricks.errors import DataError, RaytricksError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -66,7 +66,11 @@ def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none or a wrong one."""
     if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():
         return 1  # getexif would search for what is not there, for as long as all the rest of the header takes
-    value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    if isinstance(image, PngImageFile) and not has_text_behind_pixels(image):
+        found = Image.Image.getexif(image)  # PngImageFile's would decode the image for what may be behind it
+    else:
+        found = image.getexif()
+    value = found.get(_EXIF_ORIENTATION, 1)
     return value if value in range(1, 9) else 1
 
 
@@ -172,28 +176,7 @@ def _scaled_to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values / 257).clip(0, 255).astype(np.uint8))
 
 
-_SIGNATURE_BYTES = 8
-_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _KEY_SCALES = {"L;2": 255 // 3, "L;4": 255 // 15}
-
-
-def check_pixel_checksums(content: bytes | memoryview) -> None:
-    """Raise ValueError if bytes that make up the pixels changed since the PNG was written.
-
-    Pillow compares no checksum of the compressed pixels. Chunks of text or profiles may be
-    damaged; a missing end of the file is left for Pillow to judge.
-    """
-    content = memoryview(content)
-    start = _SIGNATURE_BYTES
-    while start + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, start)
-        end = start + 8 + length
-        kind = bytes(content[start + 4 : start + 8])
-        if kind in _PIXEL_CHUNKS and end + 4 <= len(content):
-            (stored,) = struct.unpack_from(">I", content, end)
-            if stored != zlib.crc32(content[start + 4 : end]):
-                raise ValueError(f"the checksum of its {kind.decode()} chunk does not match")
-        start = end + 4
 
 
 def scale_colour_key(image: Image.Image) -> None:

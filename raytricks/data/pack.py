@@ -5,9 +5,8 @@ after the other; docs/data.md describes the format. The same source and settings
 whatever the number of threads and however often the work was interrupted.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 import hashlib
 import os
@@ -38,6 +37,7 @@ from raytricks.data.shard_format import (
 )
 from raytricks.data.shard_writer import PackedImage, ShardWriter, pack_image, write_atomically
 from raytricks.data.storage import LocalStorage
+from raytricks.data.threads import map_in_order
 from raytricks.errors import ConfigError, DataError
 
 SHOWN_IMAGES = 20
@@ -202,16 +202,10 @@ class _Packer:
             except UnreadableImage as error:
                 return error
 
+        numbers, ahead = range(start, len(split)), _AHEAD_PER_WORKER * self._workers
         pool = ThreadPoolExecutor(self._workers)
-        pending: deque[tuple[int, Future]] = deque()
         try:
-            for index in range(start, len(split)):
-                pending.append((index, pool.submit(attempt, index)))
-                if len(pending) > _AHEAD_PER_WORKER * self._workers:
-                    ready, future = pending.popleft()
-                    yield ready, future.result()
-            for ready, future in pending:
-                yield ready, future.result()
+            yield from zip(numbers, map_in_order(pool, attempt, numbers, ahead), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -221,7 +215,8 @@ def _source_sha256(listing: Listing) -> str:
     digest = hashlib.sha256(repr(listing.class_names).encode())
     for name, split, index in listing.images():
         contents = split.contents
-        digest.update(f"{name} {contents.name(index)} {split.labels[index]} {contents.state(index)}\n".encode())
+        line = f"{name} {contents.name(index)} {split.labels[index]} {contents.state(index)}\n"
+        digest.update(os.fsencode(line))  # names may be no UTF-8
     return digest.hexdigest()
 
 

@@ -60,15 +60,23 @@ def pack_image(contents: Contents, index: int, short_side: int) -> PackedImage:
     pixels = decode_bytes(content, spec, place)
     if not is_resized:
         return PackedImage(bytes(content), header.height, header.width, header.is_grayscale, False)
-    is_lossless = short_side <= _LARGEST_LOSSLESS_SIDE or not _is_lossy(bytes(content[:64]))
+    is_lossless = short_side <= _LARGEST_LOSSLESS_SIDE or not _is_lossy(content)
     smaller = encode_png(pixels) if is_lossless else encode_jpeg(pixels, JPEG_QUALITY)
     return PackedImage(smaller, pixels.shape[1], pixels.shape[2], header.is_grayscale, True)
 
 
-def _is_lossy(start: bytes) -> bool:
-    """Whether a file that begins so is JPEG, or WebP with its lossy coding."""
-    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    return start[:2] == b"\xff\xd8" or (is_webp and b"VP8L" not in start)
+def _is_lossy(content: bytes | memoryview) -> bool:
+    """Whether a file is JPEG, or WebP with its lossy coding."""
+    content = memoryview(content)
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
+        return content[:2] == b"\xff\xd8"
+    start = 12
+    while start + 8 <= len(content):  # a colour profile of any length may stand before the pixels
+        if content[start : start + 4] == b"VP8L":
+            return False
+        length = int.from_bytes(content[start + 4 : start + 8], "little")
+        start += 8 + length + length % 2
+    return True
 
 
 class ShardWriter:
@@ -90,7 +98,8 @@ class ShardWriter:
 
     def add(self, image: PackedImage, label: int, source: str) -> None:
         """Add an image, with its name in the source."""
-        self._rows.append((image.content, label, image.height, image.width, image.is_grayscale, source))
+        name = os.fsencode(source).decode("utf-8", "replace")  # file names may be no UTF-8, Arrow's text must be
+        self._rows.append((image.content, label, image.height, image.width, image.is_grayscale, name))
         self.num_bytes += len(image.content)
         self.num_images += 1
         if len(self._rows) == _BATCH_IMAGES:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 import mmap
 from pathlib import Path
+import resource
 from typing import Any
 
 import fsspec
@@ -16,7 +17,8 @@ import fsspec
 from raytricks.errors import DataError
 
 _ARROW_SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-_OPEN_MAPS = 512  # each keeps a file open, and a process may usually open 1,024
+_OPEN_FILES = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+"""Files that a storage keeps open, as maps do too; a run has a storage for each split, and opens others beside them."""
 
 
 class Storage(ABC):
@@ -60,7 +62,7 @@ class LocalStorage(Storage):
     def read(self, name: str, offset: int = 0, length: int | None = None) -> memoryview:
         view = self._maps.get(name)
         if view is None:
-            if len(self._maps) >= _OPEN_MAPS:
+            if len(self._maps) >= _OPEN_FILES:
                 self._maps.clear()  # a map goes when the last view of it does
             view = self._maps.setdefault(name, self._map(name))
         return view[offset:] if length is None else view[offset : offset + length]
@@ -92,6 +94,8 @@ class ArrowStorage(Storage):
         with _naming(self.place(name)):
             file = self._files.get(name)
             if file is None:
+                if len(self._files) >= _OPEN_FILES:
+                    self._files.clear()  # closed when the last thread has read from it
                 opened = self._filesystem.open_input_file(f"{self._directory}/{name}")
                 file = self._files.setdefault(name, opened)
             return file.read_at(file.size() - offset if length is None else length, offset)

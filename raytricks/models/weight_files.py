@@ -16,10 +16,10 @@ import torch
 from raytricks.errors import ConfigError
 
 KEY = "model.init_from"
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".bin", ".ckpt")
 _OUR_FORMAT = "raytricks-model-"
-_WRAPPERS = ("state_dict", "model")
-_PARALLEL_PREFIX = "module."
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def locate_weights(path: str) -> Path:
             raise ConfigError(f"{KEY}: {path} has no model.safetensors; a run writes it when it has finished")
     if not file.is_file():
         raise ConfigError(f"{KEY}: {path} does not exist; give a run's directory or a file of weights")
-    if file.suffix not in SUFFIXES:
+    if not file.name.endswith(SUFFIXES):
         raise ConfigError(f"{KEY}: {path} must be a run's directory or end in {', '.join(SUFFIXES)}")
     return file
 
@@ -85,15 +85,15 @@ def _read_state_dict(path: Path) -> Weights:
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise ConfigError(f"{KEY}: {path} cannot be read ({first_line(error)}); copy the file again") from None
     tensors = _unwrap(content)
-    if not isinstance(tensors, Mapping) or not tensors:
+    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(name, str) for name in tensors):
         raise ConfigError(f"{KEY}: {path} holds no tensors by name but {type(tensors).__name__}; {save_again}")
     others = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ConfigError(
             f"{KEY}: {path} holds {len(others)} entries that are no tensors (first {others[0]}); {save_again}"
         )
-    if all(name.startswith(_PARALLEL_PREFIX) for name in tensors):
-        tensors = {name.removeprefix(_PARALLEL_PREFIX): tensor for name, tensor in tensors.items()}
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return Weights(tensors)
 
 

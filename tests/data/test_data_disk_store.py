@@ -1,5 +1,6 @@
 """Decoded images in one mapped file: the same pixels, made once, in memory once."""
 
+import fcntl
 import multiprocessing
 import os
 from pathlib import Path
@@ -179,3 +180,12 @@ def test_four_readers_of_one_cached_set_take_the_memory_of_one(tmp_path):
     print(f"PSS of 1 reader {one / 2**20:.1f} MiB, of 4 together {four / 2**20:.1f} MiB")
     assert one > 0.9 * NUM_BYTES  # the set is really there
     assert four <= 1.1 * one
+
+
+def test_disk_store_removes_what_a_killed_process_left_and_nothing_that_is_being_made(paths, tmp_path):
+    (tmp_path / "abandoned.unfinished").write_bytes(b"half")
+    (tmp_path / "busy.unfinished").write_bytes(b"half")
+    with (tmp_path / "busy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        disk_store(paths, tmp_path).mapped()
+    assert [path.name for path in tmp_path.glob("*.unfinished")] == ["busy.unfinished"]

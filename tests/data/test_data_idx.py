@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -208,3 +209,25 @@ def test_digits_are_scikit_learns():
     both = np.concatenate([splits.train.images.pixels, splits.evaluation.images.pixels])
     assert (both.dtype, both.shape, both.min(), both.max()) == (np.uint8, (1797, 1, 8, 8), 0, 255)
     assert np.array_equal(np.sort(both.sum((1, 2, 3))), np.sort(IMAGES.sum((1, 2))))
+
+
+def test_idx_is_read_no_further_than_its_header_says(tmp_path):
+    """A small gzip file may unpack to any number of bytes."""
+    write(tmp_path, zipped=True)
+    images = tmp_path / "train-images-idx3-ubyte.gz"
+    images.write_bytes(gzip.compress(gzip.decompress(images.read_bytes()) + bytes(64 * 2**20)))
+    tracemalloc.start()
+    line = error_of(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "its header says (100, 8, 8); fetch it again" in line and peak < 16 * 2**20
+
+
+def test_fashion_mnist_download_that_was_interrupted_is_not_taken_for_the_data(tmp_path, monkeypatch):
+    write(tmp_path / "raw")
+    (tmp_path / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    monkeypatch.setattr(idx, "FASHION_MNIST_DIRECTORIES", (tmp_path / "raw",))
+    downloads = []
+    monkeypatch.setattr(idx, "_download_fashion_mnist", lambda: downloads.append(1) or tmp_path / "raw")
+    idx.find_fashion_mnist(None, download=True)
+    assert downloads == [1]

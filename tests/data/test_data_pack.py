@@ -12,7 +12,7 @@ import shutil
 import signal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 import pyarrow as pa
 from pyarrow import parquet
 import pytest
@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.decode import DecodeSpec, decode_bytes
+from raytricks.data.decoding_store import FileStore
 from raytricks.data.loading import find_data, find_splits
 from raytricks.data.pack import PackResult, pack
 from raytricks.data.shard_format import STATE_FILE
@@ -435,3 +436,23 @@ def test_pack_that_cannot_write_is_one_line_and_goes_on_later(large, uninterrupt
     result: PackResult = pack(str(large), tmp_path / "out", **settings)
     assert contents_of(tmp_path / "out") == uninterrupted
     assert not result.was_packed
+
+
+def test_pack_keeps_lossless_webp_lossless_whatever_stands_before_its_pixels(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = Image.fromarray(PHOTOS[0][:200, :300])
+    for label in "ab":
+        save(tmp_path / f"in/{label}/1.webp", photo, lossless=True, icc_profile=profile)
+        save(tmp_path / f"in/{label}/2.webp", photo, icc_profile=profile)
+    pack(tmp_path / "in", tmp_path / "out", short_side=100)
+    kinds = {row["source"]: Image.open(io.BytesIO(row["image"])).format for row in rows_of(tmp_path / "out")}
+    assert kinds == {"a/1.webp": "PNG", "a/2.webp": "JPEG", "b/1.webp": "PNG", "b/2.webp": "JPEG"}
+
+
+def test_pack_takes_names_that_are_no_utf8(tmp_path, small):
+    os.rename(small / "odd" / "01.png", os.fsencode(small / "odd") + b"/\xff\xfe.png")  # noqa: PTH104
+    result = pack(small, tmp_path / "out")
+    assert sum(split.num_images for split in result.dataset.splits.values()) == 12
+    assert sum("\ufffd" in row["source"] for row in rows_of(tmp_path / "out")) == 1
+    paths = find_splits(DataConfig(path=str(small))).train.images.paths
+    assert len(FileStore(paths, DecodeSpec(8, square=True, channels=1)).fingerprint()) == 64

@@ -136,3 +136,15 @@ def test_weight_files_refuse_other_paths(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=rf"^model.init_from: .*{name} {message}"):
         locate_weights(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", [".pth.tar", ".bin", ".ckpt"])
+def test_state_dict_is_read_under_the_names_that_others_give_it(tmp_path, suffix):
+    wrapped = {f"_orig_mod.module.{name}": tensor for name, tensor in TENSORS.items()}
+    torch.save({"model_state_dict": wrapped, "epoch": 3}, tmp_path / f"weights{suffix}")
+    assert read_weights(str(tmp_path / f"weights{suffix}")).tensors.keys() == TENSORS.keys()
+
+
+def test_state_dict_with_numbers_for_names_is_refused(tmp_path):
+    torch.save({0: torch.zeros(2), 1: torch.zeros(2)}, tmp_path / "weights.pth")
+    assert "holds no tensors by name" in problem_of(tmp_path / "weights.pth")

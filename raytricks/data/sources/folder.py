@@ -1,16 +1,15 @@
 """A folder of class folders: DATA/class/image.jpg, or DATA/train/class/... with val/ or test/."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.image_formats import IMAGE_SUFFIXES, UnreadableImage, read_header
+from raytricks.data.header_scan import read_headers
+from raytricks.data.image_formats import IMAGE_SUFFIXES
 from raytricks.data.sources.walk import LeftOut, images_below
-from raytricks.data.splits import FileImages, FoundSplits, Split
+from raytricks.data.splits import FoundSplits, Split
 from raytricks.errors import DataError
 from raytricks.parts.hooks import Hooks
 
@@ -123,26 +122,6 @@ def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], ListedFiles, t
         raise DataError(f"{directory}: only one class, {class_dirs[0].name!r}; at least 2 are needed")
     files = ListedFiles(tuple(paths), np.array(labels), origin)
     return tuple(d.name for d in class_dirs), files, left_out.notes(directory)
-
-
-def read_headers(paths: Sequence[str]) -> FileImages:
-    """Read the sizes of image files; raises DataError naming the first that is no image."""
-
-    def attempt(path: str):
-        try:
-            return read_header(Path(path))
-        except UnreadableImage as error:
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(attempt, paths))
-    errors = [str(r) for r in results if isinstance(r, UnreadableImage)]
-    if errors:
-        more = f" (and {len(errors) - 1} more unreadable of {len(paths)})" if len(errors) > 1 else ""
-        raise DataError(errors[0] + more)
-    headers = [r for r in results if not isinstance(r, UnreadableImage)]
-    heights, widths = (np.array([getattr(h, side) for h in headers]) for side in ("height", "width"))
-    return FileImages(tuple(paths), heights, widths, all(h.is_grayscale for h in headers))
 
 
 def _require_equal_classes(names: tuple[str, ...], other_names: tuple[str, ...], other: Path) -> None:

@@ -7,6 +7,7 @@ dimensions, bytes).
 import gzip
 import math
 from pathlib import Path
+from typing import BinaryIO
 import zlib
 
 import numpy as np
@@ -26,6 +27,7 @@ FASHION_MNIST_DIRECTORIES = (
 )
 _FILES = {split: (f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte") for split in ("train", "t10k")}
 _UNSIGNED_BYTE = 0x08
+_PART_BYTES = 2**24
 
 
 def holds_idx_files(directory: Path) -> bool:
@@ -51,7 +53,7 @@ def find_fashion_mnist(path: str | None, download: bool) -> Path:
     """Return the directory that holds Fashion-MNIST, downloading it only when allowed."""
     candidates = [Path(path).expanduser()] if path else list(FASHION_MNIST_DIRECTORIES)
     for directory in candidates:
-        if holds_idx_files(directory):
+        if holds_idx_files(directory) and (path or _is_complete(directory)):
             return directory
     if download and not path:
         return _download_fashion_mnist()
@@ -59,6 +61,11 @@ def find_fashion_mnist(path: str | None, download: bool) -> Path:
         f"no Fashion-MNIST in {', '.join(str(d) for d in candidates)}; install Debian's "
         "dataset-fashion-mnist, set data.path to a directory of the four IDX files, or set data.download=true"
     )
+
+
+def _is_complete(directory: Path) -> bool:
+    """Whether all four files are there: a download that was interrupted goes on."""
+    return all(_find(directory, name) is not None for names in _FILES.values() for name in names)
 
 
 def _download_fashion_mnist() -> Path:
@@ -80,16 +87,28 @@ def _read(path: Path, rank: int) -> np.ndarray:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
-            content = file.read()
+            header = file.read(4 + 4 * rank)
+            if len(header) < 4 + 4 * rank or header[:4] != bytes((0, 0, _UNSIGNED_BYTE, rank)):
+                raise DataError(
+                    f"{path}: not an IDX file of unsigned bytes with {rank} dimensions; fetch the right file"
+                )
+            shape = tuple(np.frombuffer(header, ">u4", rank, 4).tolist())
+            content = _at_most(file, math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from None
-    header = 4 + 4 * rank
-    if len(content) < header or content[:4] != bytes((0, 0, _UNSIGNED_BYTE, rank)):
-        raise DataError(f"{path}: not an IDX file of unsigned bytes with {rank} dimensions; fetch the right file")
-    shape = tuple(np.frombuffer(content, ">u4", rank, 4).tolist())
-    if len(content) - header != math.prod(shape) or 0 in shape:
-        raise DataError(f"{path}: holds {len(content) - header} bytes, its header says {shape}; fetch it again")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    if len(content) != math.prod(shape) or 0 in shape:
+        held = f"more than {len(content) - 1}" if len(content) > math.prod(shape) else str(len(content))
+        raise DataError(f"{path}: holds {held} bytes, its header says {shape}; fetch it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _at_most(file: BinaryIO | gzip.GzipFile, limit: int) -> bytes:
+    """Read to the end or to a limit: a header may say anything, a small gzip file may hold any number of bytes."""
+    parts: list[bytes] = []
+    while limit > 0 and (part := file.read(min(limit, _PART_BYTES))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
 
 
 def open_directory(config: DataConfig) -> FoundSplits:

@@ -107,7 +107,7 @@ class Part:
         rules: the doctor's rules that are about it: names in raytricks.recipe.doctor_rules, or "module:function".
         extra: of raytricks, which installs what its code imports; "": none.
         secrets: environment variables that its code reads and no message, file or job may hold.
-        usual: dotted keys that the part wants in another range than others do; the doctor warns outside of it.
+        usual: dotted keys, and peak_lr, which the part wants in another range than others do; the doctor warns outside.
     """
 
     kind: Kind

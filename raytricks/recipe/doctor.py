@@ -4,7 +4,7 @@ The rules are in `doctor_rules`, or wherever the row of a part says; docs/doctor
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Literal
 
@@ -12,6 +12,7 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import ConfigError
 from raytricks.parts.part import CHOSEN_BY, Kind, Part
 from raytricks.parts.registry import BUILT_IN, named
+from raytricks.recipe.phases import make_phases
 from raytricks.recipe.recipe import Recipe
 from raytricks.recipe.resolve import DatasetStats
 from raytricks.recipe.teacher_facts import TeacherFacts, teacher_facts
@@ -109,16 +110,34 @@ def diagnose(
     Returns:
         What was found, in the order of `rules_of`; empty for a sound recipe.
     """
-    context = DoctorContext(
-        config=config,
-        stats=stats,
-        recipe=recipe,
-        device_type=device_type,
-        precision=precision,
-        teacher=teacher if config.tricks.distillation.teacher is not None else None,
-        class_names=None if class_names is None else tuple(class_names),
-    )
-    return [finding for rule in rules_of(config.rows) if (finding := rule(context)) is not None]
+    contexts = [
+        DoctorContext(
+            config=current,
+            stats=stats,
+            recipe=current_recipe,
+            device_type=device_type,
+            precision=precision,
+            teacher=teacher if current.tricks.distillation.teacher is not None else None,
+            class_names=None if class_names is None else tuple(class_names),
+        )
+        for current, current_recipe in _phases(config, recipe)
+    ]
+    return [finding for rule in rules_of(config.rows) if (finding := _first_found(rule, contexts)) is not None]
+
+
+def _phases(config: ExperimentConfig, recipe: Recipe) -> list[tuple[ExperimentConfig, Recipe]]:
+    if not config.changes:
+        return [(config, recipe)]
+    return [(phase.config, phase.recipe) for phase in make_phases(config, recipe.num_train_images)]
+
+
+def _first_found(rule: Rule, contexts: Sequence[DoctorContext]) -> Finding | None:
+    """Return what a rule finds in the first phase of a run in which it finds anything."""
+    for context in contexts:
+        if (finding := rule(context)) is not None:
+            epoch = context.recipe.first_epoch
+            return replace(finding, reason=f"after epoch {epoch}, {finding.reason}") if epoch else finding
+    return None
 
 
 def refuse(findings: Iterable[Finding]) -> None:

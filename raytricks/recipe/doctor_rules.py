@@ -22,12 +22,20 @@ WARMUP_NEEDED_FROM = 1024
 """Images a step: without a warmup He et al. 2018, table 4, lose 0.8 points here, 0.2 at 256."""
 SGD_LARGEST_BATCH = 8192
 """Goyal et al. 2017: the error is that of a batch of 256 up to here, and rises beyond."""
-LAYERWISE_SMALLEST_BATCH = 1024
+LAYERWISE_SMALLEST_BATCH = 2048
 """Far below the 8k from which You et al. 2017 need LARS."""
+BATCH_PARTS = 10
+"""A batch of at most one part in ten of the data: fewer steps an epoch leave schedule and warmup nothing to follow."""
 EMA_PARTS = 5
 """A horizon of at most one part in five: a longer one averages over most of the lr's fall."""
+SMALLEST_BATCH = 16
+"""Images; a smaller batch is no remedy, whatever the data."""
 CHIRAL_DATA = ("digit", "digits", "mnist", "emnist", "kmnist", "qmnist", "notmnist", "svhn", "usps", "omniglot")
 """Words in the names of data whose images mean something else, or nothing, when mirrored."""
+FEWEST_LETTERS = 10
+"""Classes of one letter or digit each; fewer may be a person's short names."""
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_LEFT = re.compile(r"(?<![a-z])left(?![a-z])")
 
 
 def sync_bn_zero_gamma(context: DoctorContext) -> Finding | None:
@@ -188,6 +196,17 @@ def lr_not_following_batch(context: DoctorContext) -> Finding | None:
     return Finding("lr-not-following-batch", "tricks.lr_scaling", reason, remedy)
 
 
+def batch_of_data(context: DoctorContext) -> Finding | None:
+    """Source: arithmetic."""
+    batch, num_images = context.recipe.global_batch_size, context.recipe.num_train_images
+    if batch <= max(SMALLEST_BATCH, num_images // BATCH_PARTS):
+        return None
+    steps = context.recipe.steps_per_epoch
+    reason = f"a batch of {batch:,} is more than a tenth of the {num_images:,} training images: {steps} steps an epoch"
+    remedy = f"set recipe.global_batch_size={max(SMALLEST_BATCH, 2 ** ((num_images // BATCH_PARTS).bit_length() - 1))}"
+    return Finding("batch-of-data", "recipe.global_batch_size", reason, remedy)
+
+
 def large_batch_sgd(context: DoctorContext) -> Finding | None:
     """Source: Goyal et al. 2017, figure 1."""
     batch = context.recipe.global_batch_size
@@ -209,15 +228,15 @@ def lars_small_batch(context: DoctorContext) -> Finding | None:
 
 def layerwise_lr(context: DoctorContext) -> Finding | None:
     """Source: the optimizer's row, measured on digits with this package; see docs/tricks.md."""
-    name, base_lr = context.config.optimizer.name, context.config.recipe.base_lr
-    usual = context.chosen("optimizer").usual.get("recipe.base_lr")
-    if usual is None or usual.low <= base_lr <= usual.high:
+    recipe, usual = context.recipe, context.chosen("optimizer").usual.get("peak_lr")
+    if usual is None or usual.low <= recipe.peak_lr <= usual.high:
         return None
     reason = (
-        f"the lr of {name} is that of no other optimizer: recipe.base_lr is {base_lr:g}, {usual.low:g} to "
-        f"{usual.high:g} is usual"
+        f"the lr of {context.config.optimizer.name} is that of no other optimizer: its peak would be "
+        f"{recipe.peak_lr:.4g} at a batch of {recipe.global_batch_size:,}, {usual.low:g} to {usual.high:g} is usual"
     )
-    return Finding("layerwise-lr", "recipe.base_lr", reason, f"set recipe.base_lr={usual.start:g}")
+    base_lr = recipe.base_lr * usual.start / recipe.peak_lr
+    return Finding("layerwise-lr", "recipe.base_lr", reason, f"set recipe.base_lr={base_lr:.3g}")
 
 
 def ema_too_slow(context: DoctorContext) -> Finding | None:
@@ -254,14 +273,39 @@ def pretrained_normalization(context: DoctorContext) -> Finding | None:
 
 
 def mirrored_digits(context: DoctorContext) -> Finding | None:
-    """Source: a mirrored 2 is no 2."""
-    data = context.config.data
-    words = re.split(r"[^a-z]+", context.stats.name.lower())
-    is_chiral = "fashion" not in words and any(word in CHIRAL_DATA for word in words)
-    if not data.horizontal_flip or data.augmentation == "none" or not is_chiral:
+    """Source: a mirrored 2 is no 2, a mirrored b is a d."""
+    if not _flips(context):
         return None
-    reason = f"half of the training images of {context.stats.name} are mirrored, and a mirrored 2 is no 2"
+    words = re.split(r"[^a-z]+", context.stats.name.lower())
+    names = [name.lower() for name in context.class_names or ()]
+    are_letters = len(names) >= FEWEST_LETTERS and all(len(name) == 1 and name.isalnum() for name in names)
+    if are_letters or sorted(names) in (sorted("0123456789"), sorted(DIGIT_NAMES)):
+        reason = (
+            f"half of the training images are mirrored, and the classes are letters or digits, such as {names[0]!r}"
+        )
+    elif "fashion" not in words and any(word in CHIRAL_DATA for word in words):
+        reason = f"half of the training images of {context.stats.name} are mirrored, and a mirrored 2 is no 2"
+    else:
+        return None
     return Finding("mirrored-digits", "data.horizontal_flip", reason, "set data.horizontal_flip=false")
+
+
+def mirrored_classes(context: DoctorContext) -> Finding | None:
+    """Source: a mirrored left is a right."""
+    if not _flips(context):
+        return None
+    names = {name.lower(): name for name in context.class_names or ()}
+    for name, shown in names.items():
+        twin = _LEFT.sub("right", name)
+        if twin != name and twin in names:
+            reason = f"half of the training images are mirrored, which makes {shown!r} look like {names[twin]!r}"
+            return Finding("mirrored-classes", "data.horizontal_flip", reason, "set data.horizontal_flip=false")
+    return None
+
+
+def _flips(context: DoctorContext) -> bool:
+    data = context.config.data
+    return data.horizontal_flip and data.augmentation != "none"
 
 
 def fp16_on_cpu(context: DoctorContext) -> Finding | None:
@@ -286,9 +330,11 @@ GENERAL: tuple[Rule, ...] = (
     batch_norm_few_images,
     elastic_batch_norm,
     weight_decay_range,
+    batch_of_data,
     large_batch_sgd,
     imagenet_stem_small_images,
     pretrained_normalization,
     mirrored_digits,
+    mirrored_classes,
 )
 """Those that are about no part; the others are named by the rows of `raytricks.parts`."""

@@ -39,6 +39,11 @@ def findings_of(settings: dict[str, Any], stats: DatasetStats = TILES, **machine
     return diagnose(config, stats, make_recipe(config, stats.num_train), **machine)
 
 
+FEW = DatasetStats("few", 90, 3, 32, True, False)
+LARS_OF_8K = {"stats": IMAGENET, "recipe.global_batch_size": 8192, "optimizer.name": "lars"}
+LAMB_OF_2048 = {"optimizer.name": "lamb", "recipe.global_batch_size": 2048, "recipe.base_lr": 0.01}
+DECAY = {"optimizer.weight_decay": 0.01}
+
 # code: (settings that trip it, the nearest that do not); keys without a dot go to findings_of
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
@@ -141,7 +146,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "warmup-long",
         {"recipe.epochs": 40, "recipe.global_batch_size": 1024},
-        {"recipe.epochs": 40, "recipe.global_batch_size": 1024, "optimizer.name": "lars", "recipe.base_lr": 5.0},
+        {"recipe.epochs": 40, "recipe.global_batch_size": 2048, "optimizer.name": "lars", "recipe.base_lr": 5.0},
     ),
     (
         "warmup-missing",
@@ -158,8 +163,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("weight-decay-range", {"optimizer.weight_decay": 1e-9}, {"optimizer.weight_decay": 0.0}),
     (
         "weight-decay-range",
-        {"optimizer.name": "lamb", "recipe.global_batch_size": 1024},  # sgd's decay of 1e-4
-        {"optimizer.name": "lamb", "recipe.global_batch_size": 1024, "optimizer.weight_decay": 1e-3},
+        LAMB_OF_2048,  # sgd's decay of 1e-4
+        LAMB_OF_2048 | {"optimizer.weight_decay": 1e-3},
     ),
     (
         "lr-not-following-batch",
@@ -171,27 +176,31 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"tricks.lr_scaling": "none", "recipe.global_batch_size": 128},
         {"tricks.lr_scaling": "sqrt", "recipe.global_batch_size": 128},
     ),
-    ("large-batch-sgd", {"recipe.global_batch_size": 8193}, {"recipe.global_batch_size": 8192}),
+    ("batch-of-data", {"recipe.global_batch_size": 5121}, {"recipe.global_batch_size": 5120}),
+    (
+        "batch-of-data",
+        {"stats": FEW, "recipe.global_batch_size": 17},
+        {"stats": FEW, "recipe.global_batch_size": 16},
+    ),
     (
         "large-batch-sgd",
-        {"recipe.global_batch_size": 16384},
-        {"recipe.global_batch_size": 16384, "optimizer.name": "lars", "recipe.base_lr": 5.0},
+        {"stats": IMAGENET, "recipe.global_batch_size": 8193},
+        {"stats": IMAGENET, "recipe.global_batch_size": 8192},
     ),
     (
+        "large-batch-sgd",
+        {"stats": IMAGENET, "recipe.global_batch_size": 16384},
+        {"stats": IMAGENET, "recipe.global_batch_size": 16384, "optimizer.name": "lars", "recipe.base_lr": 0.5},
+    ),
+    ("layerwise-lr", LARS_OF_8K | {"recipe.base_lr": 5.0}, LARS_OF_8K | {"recipe.base_lr": 0.3125}),  # 160, 10
+    ("layerwise-lr", LARS_OF_8K | {"recipe.base_lr": 0.015}, LARS_OF_8K | {"recipe.base_lr": 0.016}),
+    ("layerwise-lr", LAMB_OF_2048 | DECAY | {"recipe.base_lr": 0.1}, LAMB_OF_2048 | DECAY),
+    (  # in a later phase of the run
         "layerwise-lr",
-        {"recipe.global_batch_size": 1024, "optimizer.name": "lars", "recipe.base_lr": 0.49},
-        {"recipe.global_batch_size": 1024, "optimizer.name": "lars", "recipe.base_lr": 0.5},
+        LAMB_OF_2048 | DECAY | {"changes": [{"epoch": 4, "values": {"recipe.base_lr": 0.1}}]},
+        LAMB_OF_2048 | DECAY | {"changes": [{"epoch": 4, "values": {"recipe.base_lr": 0.005}}]},
     ),
-    (
-        "lars-small-batch",
-        {"recipe.global_batch_size": 1023, "optimizer.name": "lars", "recipe.base_lr": 5.0},
-        {"recipe.global_batch_size": 1024, "optimizer.name": "lars", "recipe.base_lr": 5.0},
-    ),
-    (
-        "lars-small-batch",
-        {"optimizer.name": "lamb", "optimizer.weight_decay": 0.01},
-        {"optimizer.name": "lamb", "optimizer.weight_decay": 0.01, "recipe.global_batch_size": 4096},
-    ),
+    ("lars-small-batch", LAMB_OF_2048 | DECAY | {"recipe.global_batch_size": 2047}, LAMB_OF_2048 | DECAY),
     (  # 128 steps an epoch; 1/(1 - decay) = 2,048 is a fifth of 80 epochs
         "ema-too-slow",
         {"tricks.ema.decay": 1 - 2**-11, "recipe.global_batch_size": 400, "recipe.epochs": 79},
@@ -238,6 +247,15 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("mirrored-digits", {"stats": named("emnist-letters")}, {"stats": named("dataset-fashion-mnist")}),
     ("mirrored-digits", {"stats": named("svhn_2")}, {"stats": named("svhn_2"), "data.augmentation": "none"}),
     ("mirrored-digits", {"stats": named("mnist")}, {"stats": named("pathmnist")}),
+    ("mirrored-digits", {"class_names": tuple("0123456789")}, {"class_names": tuple("012345678")}),
+    ("mirrored-digits", {"class_names": tuple("ABCDEFGHIJ")}, {"class_names": ("A1", *"BCDEFGHIJ")}),
+    ("mirrored-classes", {"class_names": ("turn left", "turn right")}, {"class_names": ("turn left", "turn back")}),
+    ("mirrored-classes", {"class_names": ("Left", "RIGHT")}, {"class_names": ("cleft", "cright")}),
+    (
+        "mirrored-classes",
+        {"class_names": ("left_hand", "right_hand")},
+        {"class_names": ("left_hand", "right_hand"), "data.horizontal_flip": False},
+    ),
     ("fp16-on-cpu", {"device_type": "cpu", "precision": "fp16"}, {"device_type": "cuda", "precision": "fp16"}),
     ("fp16-on-cpu", {"device_type": "cpu", "precision": "fp16"}, {"device_type": "cpu", "precision": "bf16"}),
     (

@@ -51,7 +51,7 @@ def train(
     """Train a model, in this process (`workers: 0`) or on Ray, and write its run directory.
 
     Args:
-        target: a config file or a directory of images; not with `resume`.
+        target: a config file, a directory of images or a table of them; not with `resume`.
         overrides: dotted settings.
         resume: directory of an unfinished run, continued from its newest valid checkpoint. "auto": the run
             that target and overrides name (`name=...`), when there is one, else a new run; a finished one

@@ -17,6 +17,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
+def user_cache(name: str) -> Path:
+    """Return the user's own directory of what can be made again, XDG's."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raytricks" / name
+
+
 def sync_directory(directory: Path) -> None:
     """Make renames in a directory survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)

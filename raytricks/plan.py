@@ -15,6 +15,7 @@ from raytricks.config import ExperimentConfig, LoadedConfig, load_config
 from raytricks.data.loading import find_data
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import ConfigError
+from raytricks.parts.sources import is_data_place
 from raytricks.recipe.phases import Phase, make_phases
 from raytricks.recipe.recipe import Recipe
 from raytricks.recipe.resolve import DatasetStats, preset_for, resolve_config, stats_of
@@ -58,8 +59,8 @@ def plan_run(target: str | Path | None = None, overrides: Overrides = (), accept
     """Load a config, scan its data and resolve the recipe.
 
     Args:
-        target: a config file, or a directory of images, for which a recipe is chosen; None for
-            overrides alone.
+        target: a config file, or a directory of images or a table of their paths and labels, for which a recipe is
+            chosen; None for overrides alone.
         overrides: `recipe.epochs=3` strings, or a mapping of dotted keys.
         accept_changed: of a run's config, names of parts of the user's own whose code may have changed since.
 
@@ -67,9 +68,9 @@ def plan_run(target: str | Path | None = None, overrides: Overrides = (), accept
         ConfigError: every problem of the config at once.
         DataError: the data cannot be used.
     """
-    if target is not None and Path(target).expanduser().is_dir():
+    if target is not None and is_data_place(target):
         _refuse_run_directory(Path(target).expanduser())
-        return _plan_directory(Path(target), overrides)
+        return _plan_data(Path(target), overrides)
     loaded = load_config(target, overrides, accept_changed=accept_changed)
     return _plan(loaded, _find_data(loaded.config))
 
@@ -88,16 +89,16 @@ def _refuse_run_directory(directory: Path) -> None:
         )
 
 
-def _plan_directory(directory: Path, overrides: Overrides) -> Plan:
+def _plan_data(place: Path, overrides: Overrides) -> Plan:
     """Choose the recipe by the images; the overrides still decide."""
-    place: dict[str, object] = {"data.path": str(directory)}
+    data: dict[str, object] = {"data.path": str(place)}
     # without a warmup, so that few epochs are no conflict before the preset has fitted its own to them
-    first = load_config(None, overrides, place | {"tricks.warmup.epochs": 0.0}, "the directory given")
+    first = load_config(None, overrides, data | {"tricks.warmup.epochs": 0.0}, "the data given")
     splits = _find_data(first.config)
     stats = stats_of(splits)
     source = f"preset for {stats.size_text}, {stats.num_train:,} images"
     epochs = first.config.recipe.epochs if first.sources["recipe.epochs"] != "default" else None
-    return _plan(load_config(None, overrides, place | preset_for(stats, epochs), source), splits)
+    return _plan(load_config(None, overrides, data | preset_for(stats, epochs), source), splits)
 
 
 def _find_data(config: ExperimentConfig) -> DatasetSplits:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from raytricks.cluster.driver import clean_up, train_on_ray
+from raytricks.cluster.session import require_reachable
 from raytricks.config import ExperimentConfig
 from raytricks.config.run_code import accepted_code, keep_code, require_same_code
 from raytricks.data.jpeg import require_decoder
@@ -78,13 +79,24 @@ class Inspection:
     findings: list[doctor.Finding]
 
 
-def device_type_of(config: ExperimentConfig) -> DeviceType:
-    """Return what a run is trained on; on a remote cluster `auto` follows the machine of the driver."""
+def device_type_of(config: ExperimentConfig, *, on_ray: bool | None = None) -> DeviceType:
+    """Return what a run is trained on; on a remote cluster `auto` follows the machine of the driver.
+
+    Args:
+        on_ray: trained by workers, whose machines may have GPUs when this one has none. None: as `workers` says.
+
+    Raises:
+        ConfigError: cuda in this process, which finds no GPU.
+    """
+    on_ray = config.most_workers > 0 if on_ray is None else on_ray
     wanted = config.hardware.device
     if wanted == "cpu" or torch.cuda.is_available():
         return "cpu" if wanted == "cpu" else "cuda"
-    if wanted == "cuda" and config.workers == 0:
-        raise ConfigError("hardware.device is cuda, this machine has no usable GPU; set hardware.device=cpu")
+    if wanted == "cuda" and not on_ray:
+        raise ConfigError(
+            "hardware.device is cuda, this machine has no usable GPU and workers=0 trains here; set workers=1 or more "
+            "for the GPUs of a cluster, or hardware.device=cpu"
+        )
     return "cuda" if wanted == "cuda" else "cpu"
 
 
@@ -127,6 +139,7 @@ def inspect(plan: Plan) -> Inspection:
         teacher=None if distillation.teacher is None else doctor.teacher_facts(distillation.teacher),
         class_names=plan.splits.class_names,
     )
+    findings += doctor.data_findings(plan.splits.notes)
     return Inspection(
         device_type=device_type,
         parallel=plans[0],
@@ -212,6 +225,8 @@ def execute(
         RaytricksError: see raytricks.errors for the kinds.
     """
     started_s, is_resumed = time.monotonic(), run_dir is not None
+    if plan.config.most_workers:
+        require_reachable()  # before anything is decoded or written
     plan = replace(plan, config=run_directory.with_absolute_paths(plan.config))
     run_dir = run_dir or run_directory.create_run_directory(plan.config, plan.stats.name)
     launch = _open(run_dir, plan, inspection, is_resumed=is_resumed, accept_changed=accept_changed)
@@ -219,9 +234,11 @@ def execute(
     show_header(plan, inspection, reporter, run_dir)
     try:
         with StopSignals() as stop:
-            job = TrainingJob(
-                config=plan.config, data=prepare_data(plan.splits, plan.config.data), run_dir=run_dir, launch=launch
-            )
+            data = prepare_data(plan.splits, plan.config.data)
+            if data.transform.value_range is not None:
+                low, high = data.transform.value_range
+                reporter.line(f"values    {low:g} to {high:g} of images of more than 8 bits become 0 to 255")
+            job = TrainingJob(config=plan.config, data=data, run_dir=run_dir, launch=launch)
             if plan.config.most_workers:
                 _train_on_ray(job, plan, inspection, reporter, stop)
             else:
@@ -235,7 +252,8 @@ def execute(
             run_directory.remove_if_empty_run(run_dir)
         resume = f"`raytricks train --resume {shlex.quote(str(run_dir))}`"
         if isinstance(error, InterruptedRun):
-            raise InterruptedRun(f"{error}; go on with {resume}", error.signal_number) from None
+            how = f"go on with {resume}" if run_dir.exists() else "nothing was saved"
+            raise InterruptedRun(f"{error}; {how}", error.signal_number) from None
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RaytricksError(f"{run_dir}: disk full; free some space, then {resume}") from error
         raise
@@ -297,6 +315,7 @@ def _train_on_ray(job: TrainingJob, plan: Plan, inspection: Inspection, reporter
         listener=reporter.record,
         stop_requested=stop,
         started=begin,
+        say=reporter.line,
     )
 
 

@@ -289,7 +289,9 @@ def _micro_batches(bench: _Bench) -> None:
 
 
 def _gray(bench: _Bench) -> None:
-    problems = Chain(bench.config(bench.on, 1)).problems(channels=1, num_workers=1, device_type="cpu")
+    problems = Chain(bench.config(bench.on, 1)).problems(
+        channels=1, num_workers=1, device_type="cpu", precision="fp32", forward_passes=(1,)
+    )
     if not problems:
         bench.trial(bench.on, channels=1).steps(0, 1)
 

@@ -35,7 +35,7 @@ start_limit_s=300
 max_restarts=50
 
 private=$PWD/.ray/slurm-$SLURM_JOB_ID       # on the shared file system: the token, and what `ray start` prints
-temporary=/tmp/raytricks-$SLURM_JOB_ID      # on each node
+temporary=/tmp/raytricks-$SLURM_JOB_ID-$(python -c 'import secrets; print(secrets.token_hex(4))') # on each node
 read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 10000))      # two jobs may share a node
 driver=
@@ -67,6 +67,14 @@ ray_on() {
         --output="$private/$name-%N.log" ray start --block --num-cpus="$SLURM_CPUS_PER_TASK" \
         --disable-usage-stats "$@" 2>>"$private/srun.log" &
     steps+=($!)
+}
+
+# Ray's sockets are open to every user of a node (Ray 2.60): the folder above them is not, and is nobody else's.
+make_temporary() {
+    srun --overlap --ntasks-per-node=1 mkdir -m 700 "$temporary" 2>>"$private/srun.log" || {
+        echo "error: $temporary cannot be made on all nodes; see $private/srun.log" >&2
+        exit 4
+    }
 }
 
 wait_for_head() {
@@ -127,10 +135,11 @@ must_go_on() {
 trap stop_cluster EXIT
 trap warned TERM
 make_token
+make_temporary
 ip=$(python -c 'import ray; print(ray.util.get_node_ip_address())')
 export RAY_ADDRESS=$ip:$port
 ray_on head --nodes=1 --ntasks=1 --nodelist="$head" -- --head --node-ip-address="$ip" --port="$port" \
-    --dashboard-port=$((port + 10000)) --temp-dir="$temporary"
+    --dashboard-port=$((port + 10000)) --temp-dir="$temporary/ray"
 wait_for_head
 if ((SLURM_JOB_NUM_NODES > 1)); then
     ray_on worker --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" -- \

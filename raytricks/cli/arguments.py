@@ -11,7 +11,10 @@ from raytricks.suggest import as_question, closest
 
 Target = Annotated[
     str | None,
-    typer.Argument(help="A config file (YAML), or a directory of images.", show_default=False),
+    typer.Argument(
+        help="A config file (YAML), a directory of images, or a table (CSV) of their paths and labels.",
+        show_default=False,
+    ),
 ]
 OverrideList = Annotated[
     list[str] | None,

@@ -1,6 +1,5 @@
 """`raytricks check`: look at the environment of a run."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 import raytricks
 from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments
 from raytricks.errors import ClusterError
+from raytricks.parts.sources import is_data_place
 
 
 def check(
@@ -21,8 +21,8 @@ def check(
     """Check that this machine, and the cluster of RAY_ADDRESS, can carry out a run; exit with 4 if not."""
     target, settings = split_arguments(target, overrides)
     require_target(target)
-    if target is not None and Path(target).expanduser().is_dir():
-        config = raytricks.load_config(None, settings, {"data.path": target}, "the directory given").config
+    if target is not None and is_data_place(target):
+        config = raytricks.load_config(None, settings, {"data.path": target}, "the data given").config
     else:
         config = raytricks.load_config(target, settings).config
     from raytricks.cluster.checks.environment import check_environment  # numpy and more, which --help does not need

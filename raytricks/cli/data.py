@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,6 +30,11 @@ Source = Annotated[
     ),
 ]
 
+Layout = Annotated[
+    Literal["auto", "splits", "classes"],
+    typer.Option(help="What the folders of a folder are: data.layout.", show_default=False),
+]
+
 
 @data_app.command(
     epilog="Examples:  raytricks data pack photos/ small/   |   raytricks data pack list.csv packed/ --short-side 0"
@@ -43,6 +48,7 @@ def pack(
     shard_mib: Annotated[int, typer.Option(min=1, max=65536, help="Size of a shard, MiB.")] = 256,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. Default: all cores.", show_default=False)] = None,
     max_corrupt: Annotated[int, typer.Option(min=0, help="Leave out up to N unreadable images.")] = 0,
+    layout: Layout = "auto",
 ) -> None:
     """Pack a data set for fast training, with smaller images. Run it again to go on after a stop."""
     from raytricks.data import pack as packing  # the seam: numpy, pyarrow and the codecs
@@ -55,6 +61,7 @@ def pack(
             shard_mib=shard_mib,
             workers=workers,
             max_corrupt=max_corrupt,
+            layout=layout,
             progress=show,
         )
     typer.echo("\n".join(_packed_lines(out, result)))
@@ -74,6 +81,7 @@ def info(
         typer.Option("--contact-sheet", metavar="FILE.png", help="Draw some images of each class."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws the images of the contact sheet.")] = 0,
+    layout: Layout = "auto",
 ) -> None:
     """Show what a data set holds, and what is wrong with it."""
     if sheet is not None and not sheet.lower().endswith(".png"):
@@ -82,7 +90,7 @@ def info(
     from raytricks.data import contact_sheet, info
     from raytricks.data import listing as listings
 
-    listing = listings.list_source(path)
+    listing = listings.list_source(path, layout)
     with _progress("reading") as show:
         seen = 0
 
@@ -129,6 +137,7 @@ def _packed_lines(out: str, result: "PackResult") -> list[str]:
         more = len(data.skipped) - _SHOWN
         lines.append(f"left out, unreadable: {len(data.skipped)}")
         lines += [f"  {line}" for line in data.skipped[:_SHOWN]] + ([f"  ... and {more} more"] if more > 0 else [])
+    lines += [f"note: {note}" for note in result.notes]
     return [*lines, f"next: raytricks train {shlex.quote(out)}{_recommendation(result)}"]
 
 

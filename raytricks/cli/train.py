@@ -33,7 +33,7 @@ def train(
     target, settings = split_arguments(target, overrides)
     if target is None and not settings and resume in (None, "auto"):
         raise ConfigError(
-            "nothing to train on; name a config file, a directory of images, or --resume RUN_DIR "
+            "nothing to train on; name a config file, a directory of images, a table, or --resume RUN_DIR "
             "(try: raytricks train configs/digits.yaml)"
         )
     if quiet and as_json:

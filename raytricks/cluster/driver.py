@@ -5,9 +5,10 @@ from pathlib import Path
 import shutil
 
 from raytricks.cluster.follower import FitThread, Follower
-from raytricks.cluster.placement import alive_nodes, cpus_per_worker, require_chosen_device, require_room
+from raytricks.cluster.placement import alive_nodes, require_chosen_device
 from raytricks.cluster.requests import RAY_FOLDER, STOP_FILE, Requests
 from raytricks.cluster.session import ray_session
+from raytricks.errors import InterruptedRun
 from raytricks.training.loop import TrainingJob
 from raytricks.training.records import METRICS_FILE, Record
 
@@ -21,6 +22,7 @@ def train_on_ray(
     listener: Callable[[Record], None],
     stop_requested: Callable[[], int],
     started: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Train with the Ray Train workers of `job.config`; returns when the run is finished.
 
@@ -29,10 +31,12 @@ def train_on_ray(
     Args:
         listener: given each record that the workers write.
         stop_requested: polled; a signal number is passed on to the workers, which save and stop.
-        started: called once the cluster is there and large enough.
+        started: called once the cluster is there and has room.
+        say: given lines while there is no room yet.
 
     Raises:
-        ClusterError: no cluster, or too small a one.
+        ClusterError: no cluster, no room in it in time, or a node that does not see the run's directory.
+        InterruptedRun: a stop was requested.
         RaytricksError: what ended the training, with the worker's own message.
     """
     with ray_session():
@@ -40,13 +44,22 @@ def train_on_ray(
         import ray
 
         from raytricks.cluster import failures, trainer
+        from raytricks.cluster.room import await_room
+        from raytricks.cluster.shared import require_shared
 
-        config, nodes = job.config, alive_nodes()
-        cpus = config.hardware.cpus_per_worker or cpus_per_worker(nodes, config.most_workers, use_gpu=use_gpu)
-        require_chosen_device(nodes, config.hardware.device, use_gpu=use_gpu)
-        require_room(nodes, num_workers=config.fewest_workers, cpus_per_worker=cpus, use_gpu=use_gpu)
-        started()
+        config = job.config
+        require_chosen_device(alive_nodes(), config.hardware.device, use_gpu=use_gpu)
+        cpus = await_room(
+            num_workers=config.fewest_workers,
+            most_workers=config.most_workers,
+            cpus=config.hardware.cpus_per_worker,
+            use_gpu=use_gpu,
+            wait_s=config.hardware.wait_s,
+            say=say,
+        )
+        require_shared(job.run_dir)
         clean_up(job.run_dir)
+        started()
         data = ray.put(job.data)
         fit = FitThread(lambda: trainer.fit_run(job, data, use_gpu=use_gpu, cpus=cpus))
         follower = Follower(job.run_dir / METRICS_FILE, listener)
@@ -56,6 +69,8 @@ def train_on_ray(
             signal_number = stop_requested()
             if signal_number and not is_stopping:
                 is_stopping = True
+                if not Requests(job.run_dir).are_running:  # the workers' start may take minutes
+                    raise InterruptedRun("stopped before its workers ran", signal_number)
                 (job.run_dir / STOP_FILE).write_text(str(signal_number))
             fit.join(_FOLLOW_INTERVAL_S)
             follower.poll()

@@ -10,6 +10,7 @@ import traceback
 from ray.train import UserCallback
 
 from raytricks.errors import RaytricksError
+from raytricks.training.auto_micro_batch import HalvedBatch
 
 _LOST_PEER = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|by peer", re.IGNORECASE)
 """What the other workers of a group say when one has died."""
@@ -23,6 +24,7 @@ class FailureFacts:
         reason: one line, such as "ValueError: no such class".
         place: such as "in step 33", or "".
         trace: the traceback as text.
+        is_halved: out of memory, and the next start takes fewer images at once.
         error: set for what no restart can mend; shown to the user as it is.
     """
 
@@ -32,6 +34,7 @@ class FailureFacts:
     place: str
     trace: str
     error: RaytricksError | None
+    is_halved: bool = False
 
     @property
     def is_lost_peer(self) -> bool:
@@ -60,12 +63,13 @@ class WorkerFailure(Exception):
             place="".join(getattr(error, "__notes__", [])),
             trace="".join(traceback.format_exception(error)),
             error=error if isinstance(error, RaytricksError) else None,
+            is_halved=isinstance(error, HalvedBatch),
         )
         return cls(facts)
 
 
 class StopRepeatedFailures(UserCallback):
-    """Ends a run whose failure came before, at the same step, or that no restart can mend.
+    """Ends a run whose failure came before, at the same step, that no restart can mend, or that is not to be counted.
 
     Ray Train calls it in the controller, each time it finds workers that have failed.
     """
@@ -77,7 +81,7 @@ class StopRepeatedFailures(UserCallback):
         """Raise the failure again, which Ray Train does not retry."""
         facts = worker_facts(worker_exceptions.values())
         for one in facts:
-            if one.error is not None or (one.reason, one.place) in self._seen:
+            if one.error is not None or one.is_halved or (one.reason, one.place) in self._seen:
                 raise WorkerFailure(one)
         self._seen = {(one.reason, one.place) for one in facts if not one.is_lost_peer}
 
@@ -86,6 +90,13 @@ def worker_facts(errors: Iterable[BaseException | None]) -> list[FailureFacts]:
     """Return what workers have told of their failures: what cannot be mended first, then by rank."""
     found = [error.facts for error in errors if isinstance(error, WorkerFailure)]
     return sorted(found, key=lambda facts: (facts.error is None, facts.is_lost_peer, facts.rank))
+
+
+def is_halved(error: BaseException) -> bool:
+    """Return whether what ended a `fit()` is a batch that did not fit at once, and that the next start halves."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", None) or {}
+    told = worker_facts([getattr(error, "controller_failure", None), *failures.values()])
+    return any(facts.is_halved for facts in told) and not any(facts.error for facts in told)
 
 
 def as_raytricks_error(error: BaseException, run_dir: Path) -> RaytricksError:

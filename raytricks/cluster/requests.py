@@ -2,6 +2,7 @@
 
     .stop-requested    holds a signal number: save, stop, and tell the user how to go on
     .leave-requested   save and leave: the workers are begun again, in another number or on other nodes
+    .running           the first worker has begun: from here on a stop is obeyed after the current step
     .left              the first worker has left, after it saved
     .epoch-reached, .epoch-granted   lockstep of a trial with its workers, who begin no epoch that is not granted:
                        they would else be an epoch further than Ray Tune knows when it stops the trial or hands
@@ -11,6 +12,7 @@ The driver and Ray Train's controller write, the workers read; all share the run
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 import time
 
@@ -19,7 +21,7 @@ from raytricks.training.signals import LEAVE
 STOP_FILE = ".stop-requested"
 RAY_FOLDER = ".ray"
 """Ray's own bookkeeping of a launch, of use to nobody after it."""
-_LEAVE_FILE, _LEFT_FILE = ".leave-requested", ".left"
+_LEAVE_FILE, _LEFT_FILE, _RUNNING_FILE = ".leave-requested", ".left", ".running"
 _READ_INTERVAL_S = 0.1  # a loop of short steps must not ask a network file system in each of them
 _WAIT_INTERVAL_S = 0.05
 
@@ -38,11 +40,12 @@ class Requests:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._leave, self._left = run_dir / _LEAVE_FILE, run_dir / _LEFT_FILE
+        self._running = run_dir / _RUNNING_FILE
         self._read_at, self._pending = 0.0, 0
 
     def clear(self) -> None:
         """Forget all requests, before workers begin."""
-        for path in (self._run_dir / STOP_FILE, self._leave, self._left):
+        for path in (self._run_dir / STOP_FILE, self._leave, self._left, self._running):
             path.unlink(missing_ok=True)
 
     def pending(self) -> int:
@@ -53,9 +56,23 @@ class Requests:
             self._pending = requested_stop(self._run_dir) or (LEAVE if self._leave.exists() else 0)
         return self._pending
 
+    def note_running(self) -> None:
+        """Tell that the workers have begun, and obey requests. For the first worker."""
+        self._running.touch()
+
+    @property
+    def are_running(self) -> bool:
+        """Whether workers have begun that have not left."""
+        return self._running.exists()
+
     def note_left(self) -> None:
-        """Tell that the workers do nothing more; what was to be saved is saved. For the first worker."""
-        self._left.touch()
+        """Tell that the workers do nothing more; what was to be saved is saved. For the first worker.
+
+        A directory that is not there, or not writable, has made them fail already: that is what to tell of.
+        """
+        with suppress(OSError):
+            self._left.touch()
+            self._running.unlink(missing_ok=True)
 
     def ask_to_leave(self) -> None:
         """Ask the workers to save and leave."""

@@ -4,9 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 import logging
 import os
+import signal
+import threading
 from typing import Any
 
 from raytricks.cluster.authentication import HOW_TO_NAME_A_TOKEN, prepare_authentication, protect_token_file
+from raytricks.cluster.checks.cluster import check_reachable, cluster_address
+from raytricks.cluster.checks.folders import check_sockets, check_user
+from raytricks.cluster.follower import FitThread
 from raytricks.cluster.placement import require_room
 from raytricks.errors import ClusterError
 
@@ -19,8 +24,6 @@ _QUIET = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # a node that is drained is noticed after at most 5 s by default (Ray 2.60); some clouds give 30 s
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
-    # else a thread that outlives the session starts Ray again
-    "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 
 
@@ -42,17 +45,24 @@ def ray_session() -> Iterator[dict[str, float]]:
     Raises:
         ClusterError: no cluster at the address, or Ray does not start.
     """
+    require_reachable()
     prepare_environment()
-    import ray.exceptions  # after the environment is set; Ray reads it on import
+    # after the environment is set; Ray reads it on import
+    from ray._private import auto_init_hook
+    import ray.exceptions
 
     is_ours = not ray.is_initialized()
     if is_ours:
-        address = os.environ.get("RAY_ADDRESS", "local")
+        address = cluster_address() or "local"
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
+            for found in (check_user(), check_sockets()):
+                if found.status == "FAIL":
+                    raise ClusterError(f"{found.found}; {found.remedy}")
             options["include_dashboard"] = False
         try:
-            ray.init(address=address, **options)
+            with _keeping_sigterm():
+                ray.init(address=address, **options)
         except (ray.exceptions.AuthenticationError, ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             first_line = str(error).strip().splitlines()[0]
             # a wrong token looks like a cluster that does not answer (Ray 2.60)
@@ -60,6 +70,8 @@ def ray_session() -> Iterator[dict[str, float]]:
             raise ClusterError(f"Ray at {address!r} cannot be used: {first_line}; check RAY_ADDRESS{token}") from None
         finally:
             protect_token_file()
+    connects = auto_init_hook.enable_auto_connect
+    auto_init_hook.enable_auto_connect = False  # else a thread that outlives the session starts Ray again
     for name in ("ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -67,6 +79,35 @@ def ray_session() -> Iterator[dict[str, float]]:
     finally:
         if is_ours:
             ray.shutdown()
+        if not any(isinstance(thread, FitThread) for thread in threading.enumerate()):
+            auto_init_hook.enable_auto_connect = connects
+
+
+def require_reachable() -> None:
+    """Refuse a RAY_ADDRESS where nothing answers, for which Ray itself would look for minutes; imports no Ray.
+
+    Raises:
+        ClusterError: nothing there, or no head of a cluster.
+    """
+    address = cluster_address()
+    trouble = None if address is None else check_reachable(address)
+    if trouble is not None:
+        raise ClusterError(f"{trouble.found}; {trouble.remedy}")
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Give SIGTERM back to a handler of ours: `ray.init` takes it over, and exits on it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        if callable(handler) and end.code == signal.SIGTERM:
+            handler(signal.SIGTERM, None)
+        raise
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def require_resources(resources: dict[str, float], *, num_workers: int, cpus_per_worker: int, use_gpu: bool) -> None:

@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 from ray import get_runtime_context
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from raytricks.cluster.elastic import SaveBeforeResize, ScaleUp
-from raytricks.cluster.failures import StopRepeatedFailures
+from raytricks.cluster.failures import StopRepeatedFailures, is_halved
 from raytricks.cluster.groups import free_after_death
 from raytricks.cluster.requests import RAY_FOLDER, Requests
 from raytricks.cluster.worker import train_worker
@@ -30,6 +30,7 @@ def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: 
     Workers whose node is about to be taken away save and leave, and others go on at once; that counts
     as no failure. With a range of workers the next ones are no more than those that stay, until the node
     is gone and there is room for more: Ray Train counts on a node that is drained as on any other.
+    Workers that go on with fewer images at once, out of memory, count as no failure either.
 
     Args:
         data: reference to `job.data` in Ray's object store.
@@ -44,8 +45,14 @@ def fit_run(job: TrainingJob, data: Any, *, use_gpu: bool, cpus: int, is_paced: 
     try:
         while True:
             trainer = _make_trainer(job, data, most, use_gpu=use_gpu, cpus=cpus, is_paced=is_paced)
-            with scale_up:
-                left = trainer.fit().return_value
+            try:
+                with scale_up:
+                    left = trainer.fit().return_value
+            except TrainingFailedError as error:
+                if not is_halved(error):
+                    raise
+                scale_up = nullcontext()
+                continue  # with half the images at once; it ends at the fewest
             if left is None:
                 return
             requests.take_back_leave()

@@ -85,6 +85,8 @@ def _train(assignment: dict[str, Any], worker: Worker, asked: Callable[[], int])
         run_dir=run_dir,
         launch=assignment["launch"],
     )
+    if worker.is_first:
+        Requests(run_dir).note_running()
     for record in run_epochs(job, worker, stop_requested=asked):
         train.report({name: value for name, value in record.items() if name != "kind"})
         is_last = record["epoch"] == job.config.recipe.epochs

@@ -50,6 +50,9 @@ class HardwareConfig(Section):
     start_timeout_s: PositiveFloat = 60.0
     """Seconds that Ray waits for workers to start before it tries again, perhaps with fewer: after a node
     is lost Ray may count on it for that long. Longer than the slowest node takes to import torch."""
+    wait_s: Annotated[float, Field(ge=0)] = 600.0
+    """Seconds to wait until a cluster has room for the workers: others may use it, and its nodes may be on their way.
+    A Ray that is started on this machine never grows, and what it lacks is refused at once."""
     resize_every_s: PositiveFloat = 60.0
     """With a range of workers: seconds between two looks for room for more of them."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from raytricks.config.credentials import has_credentials, redacted
 from raytricks.config.hardware import CheckpointConfig, HardwareConfig, NumWorkers
 from raytricks.config.part_sections import with_choice, with_settings
 from raytricks.config.tuning import TuneConfig
@@ -31,16 +32,30 @@ class DataConfig(Section):
     source: SourceName = "auto"
     """digits: embedded in scikit-learn. fashion_mnist: the IDX files of Debian's package, of
     `path`, or downloaded by torchvision. idx: a directory of the four IDX files. folder: class
-    folders, or train/ + val/ of them. shards: what `raytricks data pack` wrote. auto: idx, folder
-    or shards, by what `path` holds."""
+    folders, or train/ + val/ of them. table: a CSV or Parquet file of paths and labels. parquet:
+    Parquet files of encoded images. shards: what `raytricks data pack` wrote. auto: by what `path`
+    holds."""
     path: str | None = None
-    """Directory of the data; not used by digits."""
+    """Directory or file of the data; not used by digits."""
+    layout: Literal["auto", "splits", "classes"] = "auto"
+    """Of a folder. splits: its folders are train, val, test, under any of their usual names. classes:
+    each is a class, whatever its name. auto: by what they hold; an error where it can be read both ways."""
+    path_column: str | None = None
+    """Of a table: the column of the images' paths. None: the one with a usual name."""
+    label_column: str | None = None
+    """Of a table: the column of the classes. None: the one with a usual name."""
+    group: str | None = None
+    """What belongs together and is held out as a whole, such as a patient: a table's column, or a regular
+    expression over the images' paths, whose parentheses (else whose match) are the group."""
     val_fraction: Fraction | None = None
     """Part of the training images held out (stratified, seeded) for evaluation. None: 0.2 when
     the data has no evaluation split of its own, else 0. When held out although a test split
     exists, that split is scored once, after the last epoch."""
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """Seed of which images are held out. None: the run's seed, so runs of other seeds hold out others."""
+    balanced_sampling: bool = False
+    """Train on all classes equally often: an epoch has as many images as before, those of rare classes
+    several times. For data whose classes have very different numbers of images."""
     image_size: Side | None = None
     """Side of the square model input, pixels. None: the native side when all images are equal
     squares of at most 64, else 64 or 224 by the median size."""
@@ -287,6 +302,36 @@ class ExperimentConfig(Section):
     def is_elastic(self) -> bool:
         """Whether workers may come and go."""
         return not isinstance(self.workers, int)
+
+    @model_validator(mode="after")
+    def _places(self) -> "ExperimentConfig":
+        """Runs are written to directories; a URL is read from, and saved with the run."""
+        distillation = self.tricks.distillation
+        written = {
+            "output_dir": self.output_dir,
+            "data.cache_dir": self.data.cache_dir,
+            "tricks.distillation.cache_dir": distillation.cache_dir,
+        }
+        read = {
+            "data.path": self.data.path,
+            "model.init_from": self.model.init_from,
+            "tricks.distillation.teacher": distillation.teacher,
+            "tricks.distillation.teacher_weights": distillation.teacher_weights,
+        }
+        for key, place in (written | read).items():
+            if place is not None and has_credentials(place):
+                raise ValueError(
+                    f"{key} must be a URL without credentials, which would be saved with the run, got "
+                    f"{redacted(place)}; leave them to the environment, such as AWS_ACCESS_KEY_ID or "
+                    "GOOGLE_APPLICATION_CREDENTIALS"
+                )
+        for key, place in written.items():
+            if place is not None and "://" in place:
+                raise ValueError(
+                    f"{key} must be a directory, which all nodes of a cluster share, got the URL {place}; mount it, "
+                    f"and name the directory: {key}=/shared/runs"
+                )
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "ExperimentConfig":

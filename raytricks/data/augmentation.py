@@ -51,6 +51,8 @@ class Transform:
         kind: none, shift or random_resized_crop, for training.
         image_size: side of the result, pixels, unless training asks for another.
         mean, std: per channel, on the 0..1 scale.
+        value_range: as of `raytricks.data.decode.DecodeSpec`, which images to predict for must be decoded with; None:
+            no training image had more than 8 bits a value.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class Transform:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     horizontal_flip: bool = True
+    value_range: tuple[float, float] | None = None
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return (images / 255 - mean) / std as float32 in the images' memory format."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raytricks.data.augmentation import ImageTricks, Transform, central_squares, to_device
-from raytricks.data.order import epoch_order, even_share, micro_batches, with_left_neighbour
+from raytricks.data.order import balanced_order, epoch_order, even_share, micro_batches, with_left_neighbour
 from raytricks.data.prepared import LabelledImages
 from raytricks.data.store import ImageStore, PaddedBatch, UniformStore
 
@@ -71,7 +71,10 @@ class TrainBatches:
 
     def samples(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, bool]]:
         """Yield (global sample numbers, is_last_of_step) of this worker's micro-batches."""
-        order = epoch_order(len(self.data), self.seed, epoch)
+        if self.data.is_balanced:
+            order = balanced_order(self.data.labels, self.seed, epoch)
+        else:
+            order = epoch_order(len(self.data), self.seed, epoch)
         start, stop = even_share(self.global_batch_size, self.rank, self.world_size)
         pieces = micro_batches(start, stop, self.images_per_device)
         for step in range(first_step, self.steps_per_epoch):

@@ -19,10 +19,12 @@ from PIL import Image
 import torch
 from torch import Tensor
 
+from raytricks.data.deep import ValueRange, scaled_values
 from raytricks.data.image_formats import (
     ImageHeader,
     RefusedImage,
     header_of,
+    is_deep,
     is_grayscale,
     naming,
     open_image,
@@ -59,11 +61,13 @@ class DecodeSpec:
         short_side: pixels the shorter side is resized to; None: nothing is resized or cut.
         square: also cut the central square; else the whole image, at most 4:1, is kept.
         channels: 1 grayscale, 3 RGB.
+        value_range: what becomes 0 and 255 of images of more than 8 bits a value; None: 0 and 65,535.
     """
 
     short_side: int | None
     square: bool
     channels: int
+    value_range: ValueRange | None = None
 
     @property
     def longest_aspect(self) -> int:
@@ -114,7 +118,7 @@ def decode_bytes(
         reduction = 1
         if spec.short_side is not None and image.format in _JPEG_FORMATS:
             reduction = reduction_for(size, spec.short_side)
-        pixels = _decoded(image, content, spec.channels, reduction, decoder)
+        pixels = _decoded(image, content, spec.channels, reduction, decoder, spec.value_range)
         if spec.short_side is not None:
             pixels = _resized(pixels, size, reduction, spec)
     return _in_stored_form(pixels.numpy(), orientation, spec.channels)
@@ -128,6 +132,7 @@ def decode_crop(
     name: str,
     decoder: Decoder = "torchvision",
     expected_size: tuple[int, int] | None = None,
+    value_range: ValueRange | None = None,
 ) -> Tensor:
     """Decode one encoded image at its own size, cut a box out of it and resize that, antialiased.
 
@@ -135,6 +140,7 @@ def decode_crop(
         box: top, left, height, width in pixels of the image as it is looked at (EXIF orientation undone).
         side: of the square result.
         expected_size: as of `decode_bytes`: that of the image which the box was drawn for.
+        value_range: as of `DecodeSpec`.
 
     Returns:
         (C, side, side) uint8, as torchvision's `resized_crop` of the decoded image.
@@ -146,7 +152,7 @@ def decode_crop(
     with naming(name), open_image(io.BytesIO(content)) as image:
         orientation = orientation_of(image)
         _require_size(image, orientation, expected_size)
-        pixels = _decoded(image, content, channels, 1, decoder)
+        pixels = _decoded(image, content, channels, 1, decoder, value_range)
         if orientation != 1 or len(pixels) != channels:
             pixels = torch.from_numpy(_in_stored_form(pixels.numpy(), orientation, channels))
         return resize_crop(pixels, box, side)
@@ -179,13 +185,25 @@ def _as_batch(pixels: Tensor) -> Tensor:
     return pixels.as_strided((1, *pixels.shape), (pixels.untyped_storage().nbytes(), *pixels.stride()))
 
 
+def resize_values(values: Tensor, spec: DecodeSpec) -> Tensor:
+    """Resize (c, H, W) values of any kind, antialiased, to the sizes that `spec` gives."""
+    return _resized(values, (values.shape[2], values.shape[1]), 1, spec)
+
+
 def _decoded(
-    image: Image.Image, content: bytes | memoryview, channels: int, reduction: int, decoder: Decoder
+    image: Image.Image,
+    content: bytes | memoryview,
+    channels: int,
+    reduction: int,
+    decoder: Decoder,
+    value_range: ValueRange | None,
 ) -> Tensor:
     """Return (c, H, W) uint8, c = 1 for grayscale images, else `channels`; sides divided by `reduction`."""
     mode = "L" if channels == 1 or is_grayscale(image) else "RGB"
     if image.format == "PNG":
         check_pixel_checksums(content)
+    if value_range is not None and is_deep(image):
+        return torch.from_numpy(scaled_values(image, content, value_range, channels))
     if image.format in _JPEG_FORMATS:
         if image.mode in ("L", "RGB"):
             pixels = decode_jpeg(content, image.size, len(mode), reduction, decoder)

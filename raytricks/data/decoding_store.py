@@ -54,7 +54,9 @@ class DecodingStore(ABC):
 
         def crop(index: int, box: list[int]) -> Tensor:
             content, name = self.encoded(index)
-            return decode_crop(content, box, side, self.spec.channels, name, self.decoder, self._size(index))
+            return decode_crop(
+                content, box, side, self.spec.channels, name, self.decoder, self._size(index), self.spec.value_range
+            )
 
         return crops_of(crop, indices, boxes, side, self.spec.channels, self.num_threads)
 

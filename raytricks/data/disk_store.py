@@ -15,13 +15,14 @@ import numpy as np
 from raytricks.data.decoding_store import EncodedStore, FileStore, ShardStore
 from raytricks.data.store import PaddedBatch, RaggedStore, UniformStore, arranged
 from raytricks.errors import DataError
+from raytricks.files import user_cache
 
 _SUFFIX = ".pixels"
 
 
 def default_cache_dir() -> Path:
-    """Return the user's own directory for it, XDG's."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raytricks" / "decoded"
+    """Return the user's own directory for it."""
+    return user_cache("decoded")
 
 
 class DiskStore:

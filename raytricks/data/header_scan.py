@@ -18,11 +18,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from raytricks.data.disk_store import default_cache_dir
 from raytricks.data.image_formats import UnreadableImage, naming, read_header
 from raytricks.data.splits import FileImages
 from raytricks.data.threads import map_in_order
 from raytricks.errors import DataError
+from raytricks.files import user_cache
 
 KEPT_FROM = 1000
 """Files; fewer are read again faster than a person notices."""
@@ -30,7 +30,7 @@ _CHUNK = 256
 _THREADS = 8  # local files are bound by the GIL and gain nothing; on network storage they wait together
 _UNSETTLED_NS = 2_000_000_000  # a file changed so shortly before may change again within the same tick of its clock
 _STATUS = np.dtype([("size", np.int64), ("changed", np.int64), ("inode", np.uint64)])
-_HEADER = np.dtype([("height", np.int32), ("width", np.int32), ("gray", np.bool_)])
+_HEADER = np.dtype([("height", np.int32), ("width", np.int32), ("gray", np.bool_), ("deep", np.bool_)])
 _T = TypeVar("_T")
 
 
@@ -46,7 +46,7 @@ def read_headers(paths: Sequence[str], folder: Path | None = None) -> FileImages
     if len(paths) < KEPT_FROM:
         return _images(paths, _read(paths))
     started_ns = time.time_ns()
-    file = _file_of(paths, folder or default_cache_dir().with_name("headers"))
+    file = _file_of(paths, folder or user_cache("headers"))
     statuses = np.fromiter(_in_chunks(_status, paths), _STATUS, len(paths))
     known = _Kept.of(file, paths)
     headers = np.zeros(len(paths), _HEADER)
@@ -122,13 +122,13 @@ def _status(path: str) -> tuple[int, int, int]:
 def _read(paths: Sequence[str]) -> np.ndarray:
     errors: list[UnreadableImage] = []
 
-    def attempt(path: str) -> tuple[int, int, bool]:
+    def attempt(path: str) -> tuple[int, int, bool, bool]:
         try:
             header = read_header(Path(path))
         except UnreadableImage as error:
             errors.append(error)
-            return 0, 0, False
-        return header.height, header.width, header.is_grayscale
+            return 0, 0, False, False
+        return header.height, header.width, header.is_grayscale, header.is_deep
 
     headers = np.fromiter(_in_chunks(attempt, paths), _HEADER, len(paths))
     if errors:
@@ -154,4 +154,4 @@ def _in_chunks(function: Callable[[str], _T], paths: Sequence[str]) -> Iterator[
 
 def _images(paths: Sequence[str], headers: np.ndarray) -> FileImages:
     heights, widths = headers["height"].astype(np.int64), headers["width"].astype(np.int64)
-    return FileImages(tuple(paths), heights, widths, bool(headers["gray"].all()))
+    return FileImages(tuple(paths), heights, widths, bool(headers["gray"].all()), bool(headers["deep"].any()))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 import errno
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 import io
 from pathlib import Path
 from typing import BinaryIO
@@ -13,18 +16,32 @@ from PIL.PngImagePlugin import PngImageFile
 from raytricks.data.png_chunks import has_text_behind_pixels
 from raytricks.errors import DataError, RaytricksError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # by content; files are often misnamed
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
+    ".avif",
+)  # fmt: skip
+"""Files with these names must be images; others are taken for images when they are."""
+_FORMATS = (  # by content; files are often misnamed. Documents and what needs other programs are left out
+    "JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "DIB", "PCX", "SGI", "SUN", "QOI",
+    "ICO", "PSD", "TGA",
+)  # fmt: skip
+_FIRST_IS_THE_IMAGE = ("MPO", "HEIF", "PSD")  # what is behind it are previews, bursts or layers
 _EXIF_ORIENTATION = 0x0112
+_IS_DEEP = "raytricks: more than 8 bits a value"  # among what Pillow tells of an image
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says of its image without decoding it; sizes after EXIF orientation."""
+    """What a file says of its image without decoding it; sizes after EXIF orientation.
+
+    Attributes:
+        is_deep: more than 8 bits a value.
+    """
 
     height: int
     width: int
     is_grayscale: bool
+    is_deep: bool = False
 
 
 def read_file(path: Path) -> bytes:
@@ -45,25 +62,46 @@ def header_of(content: bytes | memoryview, name: str) -> ImageHeader:
         return _header(io.BytesIO(content))
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether a file is an image that can be read, by its content; reads its header."""
+    try:
+        read_header(path)
+    except UnreadableImage:
+        return False
+    return True
+
+
 def _header(stream: BinaryIO) -> ImageHeader:
     with open_image(stream) as image:
         width, height = image.size
         if orientation_of(image) >= 5:  # a quarter turn
             height, width = width, height
-        return ImageHeader(height, width, is_grayscale(image))
+        return ImageHeader(height, width, is_grayscale(image), is_deep(image))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return what Pillow can read here: AVIF and HEIC need a decoder that is not always installed."""
+    Image.init()
+    if find_spec("pillow_heif") is not None:
+        import_module("pillow_heif").register_heif_opener()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def open_image(stream: BinaryIO) -> Image.Image:
-    """Open an image of a supported kind; to be used within `naming`."""
-    image = Image.open(stream, formats=_FORMATS)
+    """Open an image of a supported kind, and note what only a just opened one tells; to be used within `naming`."""
+    image = Image.open(stream, formats=_formats())
     check_supported(image)
     if image.format == "PNG":
         scale_colour_key(image)
+    image.info[_IS_DEEP] = image.mode in _DEEP_MODES or (image.format == "PNG" and ";16" in raw_mode_of(image))
     return image
 
 
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none or a wrong one."""
+    if image.format in ("TIFF", "HEIF"):
+        return 1  # Pillow and pillow-heif turn these themselves
     if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():
         return 1  # getexif would search for what is not there, for as long as all the rest of the header takes
     if isinstance(image, PngImageFile) and not has_text_behind_pixels(image):
@@ -108,7 +146,7 @@ def _named(name: str, error: Exception) -> RaytricksError:
         return UnreadableImage(f"{name}: {error}")
     if isinstance(error, UnidentifiedImageError):
         return UnreadableImage(
-            f"{name}: is no image of a supported kind ({', '.join(_FORMATS)}); remove it or save it again"
+            f"{name}: is no image of a supported kind ({', '.join(_formats())}); remove it or save it again"
         )
     if isinstance(error, Image.DecompressionBombError):
         return UnreadableImage(f"{name}: {error}; shrink the image")
@@ -127,8 +165,10 @@ def _named(name: str, error: Exception) -> RaytricksError:
 
 
 _GRAY_MODES = ("1", "L", "LA")
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")  # of PNG only, so I holds 16 bits too
-_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK")
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # I of PNG and PPM holds 16 bits too
+FULL_RANGE = (0.0, 65535.0)
+"""Of values of 16 bits."""
+_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr")
 
 
 class RefusedImage(Exception):
@@ -137,17 +177,23 @@ class RefusedImage(Exception):
 
 def is_grayscale(image: Image.Image) -> bool:
     """Return whether the file stores one channel, transparency aside."""
-    return image.mode in _GRAY_MODES + _SIXTEEN_BIT_MODES
+    return image.mode in _GRAY_MODES + _DEEP_MODES
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an image of `open_image` has more than 8 bits a value that can be read."""
+    return image.info[_IS_DEEP]
 
 
 def check_supported(image: Image.Image) -> None:
     """Raise RefusedImage for an image that `to_eight_bits` could only get wrong."""
     if min(image.size) < 1:
         raise RefusedImage(f"has no pixels ({image.width} x {image.height}); remove it or save it again")
-    if image.mode not in _GRAY_MODES + _SIXTEEN_BIT_MODES + _COLOUR_MODES:
+    if image.mode not in _GRAY_MODES + _DEEP_MODES + _COLOUR_MODES:
         raise RefusedImage(f"has the unsupported pixel mode {image.mode}; save it as 8-bit RGB")
-    if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: the first is the photograph
-        raise RefusedImage("is an animation; save the frame that you want as one image")
+    if image.format not in _FIRST_IS_THE_IMAGE and getattr(image, "is_animated", False):
+        what = f"holds {getattr(image, 'n_frames', 2)} pages" if image.format == "TIFF" else "is an animation"
+        raise RefusedImage(f"{what}; save the frame that you want as one image")
     if image.mode == "RGB" and "transparency" in image.info and ";16" in raw_mode_of(image):
         raise RefusedImage("is a 16-bit RGB image with a transparent colour; save it as 8-bit RGBA")
 
@@ -155,12 +201,12 @@ def check_supported(image: Image.Image) -> None:
 def to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     """Convert to L or RGB; a grayscale image stays L.
 
-    16-bit grayscale is scaled by 1/257 (Pillow alone would clip it); of 16-bit colours Pillow keeps
-    the high byte, which is at most 1 too small, 2 where half transparent. CMYK is converted without
-    a colour profile, transparency is laid on white.
+    16-bit grayscale is scaled by 1/257 (Pillow alone would clip it), values beyond by their own range; of 16-bit
+    colours Pillow keeps the high byte, which is at most 1 too small, 2 where half transparent. (What is trained on is
+    scaled by `raytricks.data.deep`.) CMYK is converted without a colour profile, transparency is laid on white.
     """
     mode = "L" if is_grayscale(image) else mode
-    if image.mode in _SIXTEEN_BIT_MODES:
+    if image.mode in _DEEP_MODES:
         return _scaled_to_eight_bits(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
@@ -173,6 +219,10 @@ def _scaled_to_eight_bits(image: Image.Image) -> Image.Image:
     transparent = image.info.get("transparency")
     if transparent is not None:
         values[values == transparent] = 65535
+    if image.mode == "F" or values.min() < FULL_RANGE[0] or values.max() > FULL_RANGE[1]:
+        if not np.isfinite(values).all():
+            raise RefusedImage("holds values that are no numbers; save it without them")
+        values = (values - values.min()) * (FULL_RANGE[1] / max(np.ptp(values), 1e-9))
     return Image.fromarray(np.rint(values / 257).clip(0, 255).astype(np.uint8))
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import hashlib
-import os
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from raytricks.data.contents import ArrayContents, Contents
 from raytricks.data.decode import DecodeSpec, decode_bytes, header_of
 from raytricks.data.image_formats import UnreadableImage
 from raytricks.data.listing import ListedSplit, Listing
+from raytricks.limits import usable_cpus
 
 _CHUNK = 4096  # images handed to the threads at once; bounds the memory
 _DIGEST_BYTES = 16
@@ -58,7 +58,7 @@ def inspect_split(
             return error
 
     seen: list[_Seen | UnreadableImage] = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or usable_cpus()) as pool:
         for start in range(0, len(split), _CHUNK):
             indices = range(start, min(start + _CHUNK, len(split)))
             seen += pool.map(attempt, indices)

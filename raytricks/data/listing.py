@@ -12,6 +12,8 @@ from raytricks.data.contents import ArrayContents, Contents, EncodedContents, Fi
 from raytricks.data.loading import detect_source, find_splits
 from raytricks.data.shard_format import read_dataset
 from raytricks.data.sources import folder, table
+from raytricks.data.sources.files import FileListing
+from raytricks.data.sources.layout import LayoutSetting
 from raytricks.data.sources.shards import source_names
 from raytricks.data.splits import ArrayImages, DatasetImages, FoundSplits, ShardImages
 from raytricks.data.storage import expand_user, storage_at
@@ -63,8 +65,11 @@ class Listing:
                 yield name, split, index
 
 
-def list_source(source: str | Path) -> Listing:
+def list_source(source: str | Path, layout: LayoutSetting = "auto") -> Listing:
     """List a folder, a CSV or Parquet file, IDX files, packed shards, or digits or fashion_mnist by name.
+
+    Args:
+        layout: of a folder, as data.layout.
 
     Raises:
         DataError: nothing usable is there.
@@ -74,31 +79,21 @@ def list_source(source: str | Path) -> Listing:
         config = DataConfig(source="digits" if source == "digits" else "fashion_mnist")
         return _listing(find_splits(config), source, source)
     path = Path(expand_user(source))
-    if path.suffix.lower() in table.SUFFIXES and not path.is_dir() and "://" not in source:
-        return _list_table(path)
     kind = detect_source(source)
     if kind == "folder":
-        return _list_folder(path)
+        return _of_files(folder.list_folder(path, layout), kind, path)
+    if kind == "table":
+        return _of_files(table.list_table(path), kind, path)
     place = source if "://" in source else str(path.resolve())
     return _listing(find_splits(DataConfig(source=kind, path=source)), kind, place)
 
 
-def _list_folder(path: Path) -> Listing:
-    listed = folder.list_folder(path)
-    splits = {}
-    for name, files in listed.splits.items():
-        names = tuple(Path(os.path.relpath(p, path)).as_posix() for p in files.paths)
-        splits[name] = ListedSplit(files.labels, FileContents(files.paths, names), files.origin)
-    return Listing(path.resolve().name, "folder", str(path.resolve()), listed.class_names, splits, listed.notes)
-
-
-def _list_table(path: Path) -> Listing:
-    listed = table.list_table(path)
+def _of_files(listed: FileListing, kind: str, path: Path) -> Listing:
     splits = {
-        name: ListedSplit(files.labels, FileContents(files.paths, listed.names[name]), files.origin)
+        name: ListedSplit(files.labels, FileContents(files.paths, files.names), files.origin)
         for name, files in listed.splits.items()
     }
-    return Listing(path.stem, "table", str(path.resolve()), listed.class_names, splits)
+    return Listing(listed.name, kind, str(path.resolve()), listed.class_names, splits, listed.notes)
 
 
 def _listing(found: FoundSplits, kind: str, place: str) -> Listing:

@@ -1,11 +1,16 @@
 """Find the data set that a config names, without decoding it; a kind of data is a row and a file in sources/."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from raytricks.config.schema import DataConfig
+from raytricks.data.class_names import some
+from raytricks.data.copies import copy_note
 from raytricks.data.sources.dataset import class_names_of, dataset_images, labels_of
-from raytricks.data.splits import DatasetSplits, FoundSplits, Split, hold_out
+from raytricks.data.splits import WARNING, DatasetSplits, FoundSplits, Split, hold_out
 from raytricks.errors import DataError
 from raytricks.parts.hooks import wanted_arguments
 from raytricks.parts.part import Part
@@ -76,15 +81,81 @@ def splits_of_dataset(dataset: Any, name: str) -> FoundSplits:
 def _splits(config: DataConfig, seed: int, found: FoundSplits) -> DatasetSplits:
     """Decide the evaluation split: an own one, a held-out part, or the test split."""
     train, evaluation, test, notes = found.train, found.evaluation, found.test, found.notes
+    class_names = tuple(found.class_names)
+    if config.group is not None and train.groups is None:
+        raise DataError(f"data.group is {config.group!r}, and {found.name} has no paths or columns to group images by")
+    notes += _class_notes(found)
     fraction = config.val_fraction
     if fraction is None:
         fraction = 0.0 if evaluation or test else DEFAULT_VAL_FRACTION
     if fraction > 0:
         if evaluation is not None:
             notes += (f"data.val_fraction={fraction:g} is used instead of the {evaluation.origin} folder",)
-        train, evaluation = hold_out(train, fraction, seed, found.class_names)
+        train, evaluation = hold_out(train, fraction, seed, class_names)
+        if config.group is not None:
+            evaluation = replace(evaluation, origin=f"{evaluation.origin} by {config.group}")
+        notes += _held_out_notes(train, evaluation, fraction, class_names)
     if evaluation is None:
         evaluation, test = test, None
     if evaluation is None:
         raise DataError(f"{found.name}: nothing to evaluate on; set data.val_fraction above 0 or add a val/ folder")
-    return DatasetSplits(found.name, tuple(found.class_names), train, evaluation, test, notes)
+    notes += _group_notes(train, evaluation, test)
+    for split in (evaluation, test):
+        notes += () if split is None else copy_note(train, split)
+    return DatasetSplits(found.name, class_names, train, evaluation, test, notes)
+
+
+def _class_notes(found: FoundSplits) -> tuple[str, ...]:
+    """Say which classes the splits lack; raises DataError for one that is to be scored and cannot be learned."""
+    names = np.array(found.class_names, object)
+    trained = _counts(found.train, names) > 0
+    notes = ()
+    if not trained.all():
+        notes += (f"no training image of {some([*names[~trained]])}: no image will be taken for it",)
+    for split in (found.evaluation, found.test):
+        if split is None:
+            continue
+        present = _counts(split, names) > 0
+        if (present & ~trained).any():
+            raise DataError(
+                f"{found.name}: {split.origin} has images of {some([*names[present & ~trained]])}, of which there are "
+                "none to train on; add some or remove them"
+            )
+        if (trained & ~present).any():
+            absent = some([*names[trained & ~present]])
+            notes += (f"{split.origin} has no image of {absent}: what is there is scored",)
+    return notes
+
+
+def _held_out_notes(train: Split, held_out: Split, fraction: float, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    names = np.array(class_names, object)
+    counts = _counts(train, names)
+    whole = (counts > 0) & (_counts(held_out, names) == 0)
+    notes = ()
+    if whole.any():
+        why = "images" if train.groups is None else "groups"
+        listed = some([f"{name} ({count:,})" for name, count in zip(names[whole], counts[whole], strict=True)])
+        notes += (f"too few {why} to hold some out, all stay in train and none is scored: {listed}",)
+    share = len(held_out) / (len(train) + len(held_out))
+    if abs(share - fraction) > 0.25 * fraction:
+        what = "each class gives at least one image" if train.groups is None else "groups stay whole"
+        notes += (
+            f"data.val_fraction={fraction:g} asks for {fraction:.3g} of the images, {share:.3g} are held out: {what}",
+        )
+    return notes
+
+
+def _group_notes(train: Split, evaluation: Split, test: Split | None) -> tuple[str, ...]:
+    """Warn of groups that are trained on and scored, which flatters the score."""
+    notes = ()
+    for split in (evaluation, test):
+        shared = set() if split is None else set(train.groups or ()) & set(split.groups or ())
+        if shared and split is not None:
+            listed = some(sorted(shared), 3)
+            text = f"{len(shared):,} groups of {split.origin} are in train too ({listed}): scores flatter; move them"
+            notes += (WARNING + text,)
+    return notes
+
+
+def _counts(split: Split, class_names: np.ndarray) -> np.ndarray:
+    return np.bincount(split.labels, minlength=len(class_names))

@@ -15,6 +15,28 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, _ORDER_STREAM)).permutation(num_images)
 
 
+def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return as many samples as there are images, equally many of each class, in random order.
+
+    An image of a rare class comes several times an epoch, of a frequent one in some epochs only. Classes that cannot
+    all have the same number take turns.
+
+    Args:
+        labels: (N,) int64.
+    """
+    rng = np.random.default_rng((seed, epoch, _ORDER_STREAM))
+    counts = np.bincount(labels)
+    classes = rng.permutation(np.flatnonzero(counts))
+    members_of = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    chosen = []
+    for place, label in enumerate(classes):
+        start, stop = even_share(len(labels), place, len(classes))
+        rounds = -(-(stop - start) // counts[label])
+        repeated = np.concatenate([rng.permutation(members_of[label]) for _ in range(rounds)] or [members_of[label]])
+        chosen.append(repeated[: stop - start])
+    return rng.permutation(np.concatenate(chosen))
+
+
 def even_share(total: int, part: int, num_parts: int) -> tuple[int, int]:
     """Return [start, stop) of one of `num_parts` contiguous parts that differ by at most one."""
     return total * part // num_parts, total * (part + 1) // num_parts

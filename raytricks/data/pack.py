@@ -7,7 +7,7 @@ whatever the number of threads and however often the work was interrupted.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import hashlib
 import os
 from pathlib import Path
@@ -36,9 +36,11 @@ from raytricks.data.shard_format import (
     require_size,
 )
 from raytricks.data.shard_writer import PackedImage, ShardWriter, pack_image, write_atomically
+from raytricks.data.sources.layout import LayoutSetting
 from raytricks.data.storage import LocalStorage
 from raytricks.data.threads import map_in_order
 from raytricks.errors import ConfigError, DataError
+from raytricks.limits import usable_cpus
 
 SHOWN_IMAGES = 20
 _AHEAD_PER_WORKER = 4  # images decoded before they are needed; bounds the memory
@@ -59,6 +61,7 @@ class PackResult:
     bytes_before: int
     bytes_after: int
     was_packed: bool
+    notes: tuple[str, ...] = ()
 
 
 def pack(
@@ -69,6 +72,7 @@ def pack(
     shard_mib: int = 256,
     workers: int | None = None,
     max_corrupt: int = 0,
+    layout: LayoutSetting = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PackResult:
     """Pack a source into the directory `out`, or go on with what was interrupted there.
@@ -79,6 +83,7 @@ def pack(
         shard_mib: size of a shard, MiB.
         workers: threads; None: the machine's cores.
         max_corrupt: unreadable images to leave out; one more is an error.
+        layout: of a folder, as data.layout.
         progress: called with (images done, all images).
 
     Raises:
@@ -86,19 +91,19 @@ def pack(
         DataError: the source is unusable, or too many images are unreadable; names them.
         RaytricksError: `out` cannot be written, such as on a full disk.
     """
-    listing, out = list_source(source), Path(out).expanduser()
+    listing, out = list_source(source, layout), Path(out).expanduser()
     identity = Identity(listing.place, _source_sha256(listing), short_side, shard_mib)
     require_usable(out, listing)
     with naming_a_full_disk(out):
         out.mkdir(parents=True, exist_ok=True)
         with locked(out):
             if (out / DATASET_FILE).is_file():
-                return _already_packed(out, identity)
+                return replace(_already_packed(out, identity), notes=listing.notes)
             for leftover in leftovers(out):
                 leftover.unlink()
             state = load_state(out, identity)
             state.save(out)
-            _Packer(out, listing, state, max_corrupt, progress, workers or os.cpu_count() or 1).run()
+            _Packer(out, listing, state, max_corrupt, progress, workers or usable_cpus()).run()
             dataset = _dataset_of(listing, state)
             _require_all_classes(out, dataset)
             write_atomically(out / DATASET_FILE, dataset.to_json().encode())
@@ -109,6 +114,7 @@ def pack(
         sum(split.bytes_before for split in state.splits.values()),
         bytes_of(dataset),
         was_packed=False,
+        notes=listing.notes,
     )
 
 
@@ -158,6 +164,7 @@ class _Packer:
                     writer = ShardWriter(self._out, name, len(current.shards), self._listing.class_names)
                 writer.add(image, int(split.labels[index]), split.contents.name(index))
                 current.is_grayscale &= image.is_grayscale
+                current.is_deep |= image.is_deep
                 current.num_resized += image.is_resized
                 current.bytes_before += split.contents.num_bytes(index)
             if writer is not None:
@@ -240,7 +247,12 @@ def _dataset_of(listing: Listing, state: PackState) -> Dataset:
         name=listing.name,
         class_names=listing.class_names,
         splits={
-            name: SplitEntry(split.origin, state.splits[name].is_grayscale, tuple(state.splits[name].shards))
+            name: SplitEntry(
+                split.origin,
+                state.splits[name].is_grayscale,
+                tuple(state.splits[name].shards),
+                state.splits[name].is_deep,
+            )
             for name, split in listing.splits.items()
         },
         skipped=tuple(line for name in listing.splits for line in state.splits[name].skipped),

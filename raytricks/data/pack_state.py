@@ -87,6 +87,7 @@ class SplitState:
     next_index: int = 0
     skipped: list[str] = field(default_factory=list)
     is_grayscale: bool = True
+    is_deep: bool = False
     num_resized: int = 0
     bytes_before: int = 0
 

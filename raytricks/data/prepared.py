@@ -3,8 +3,7 @@
 Everything here is plain numpy, numbers and paths, so it travels to workers as it is.
 """
 
-from dataclasses import dataclass
-import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,12 @@ from raytricks.config.schema import DataConfig
 from raytricks.data.augmentation import Transform, central_squares
 from raytricks.data.decode import DecodeSpec
 from raytricks.data.decoding_store import DecodingStore, EncodedStore, FileStore, ShardStore
+from raytricks.data.deep import ValueRange, measure_range
 from raytricks.data.disk_store import DiskStore, default_cache_dir
 from raytricks.data.resample import crop_and_resize
-from raytricks.data.splits import ArrayImages, DatasetImages, DatasetSplits, FileImages, Split
+from raytricks.data.splits import ArrayImages, DatasetImages, DatasetSplits, FileImages, ShardImages, Split
 from raytricks.data.store import ImageStore, PaddedBatch, UniformStore
+from raytricks.limits import available_memory_bytes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CROPS = "random_resized_crop"
@@ -27,11 +28,16 @@ _RESIZE_CHUNK = 1024
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """One split: images in their store and (N,) int64 labels."""
+    """One split: images in their store and (N,) int64 labels.
+
+    Attributes:
+        is_balanced: training draws all classes equally often.
+    """
 
     images: ImageStore
     labels: np.ndarray
     origin: str
+    is_balanced: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,20 +68,21 @@ def prepare_data(splits: DatasetSplits, config: DataConfig) -> PreparedData:
     Raises:
         DataError: an image cannot be decoded; the message names it.
     """
-    limit_bytes = cache_limit_bytes(config)
+    limit_bytes, value_range = cache_limit_bytes(config), _value_range(splits.train, config)
     opened: dict[str, LabelledImages] = {}
     for name in ("train", "evaluation", "test"):
         split = getattr(splits, name)
         if split is not None:
-            spec = decode_spec(config, for_training=name == "train")
+            spec = replace(decode_spec(config, for_training=name == "train"), value_range=value_range)
             store = open_store(split, spec, config, limit_bytes)
             limit_bytes -= 0 if isinstance(store, DecodingStore | DiskStore) else _stored_bytes(split, spec)
-            opened[name] = LabelledImages(store, split.labels, split.origin)
+            is_balanced = config.balanced_sampling and name == "train"
+            opened[name] = LabelledImages(store, split.labels, split.origin, is_balanced)
     mean, std = _normalization(opened["train"].images, config)
     return PreparedData(
         class_names=splits.class_names,
         channels=config.channels or 3,
-        transform=_transform(config, mean, std),
+        transform=_transform(config, mean, std, value_range),
         train=opened["train"],
         evaluation=opened["evaluation"],
         test=opened.get("test"),
@@ -102,9 +109,7 @@ def cache_limit_bytes(config: DataConfig) -> int:
     """Return how much memory decoded images may take."""
     if config.cache_gib is not None:
         return int(config.cache_gib * 2**30)
-    names = os.sysconf_names
-    pages = os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES")
-    return pages * os.sysconf("SC_PAGE_SIZE") // 2
+    return available_memory_bytes() // 2
 
 
 def open_store(split: Split, spec: DecodeSpec, config: DataConfig, limit_bytes: int) -> ImageStore:
@@ -116,19 +121,32 @@ def open_store(split: Split, spec: DecodeSpec, config: DataConfig, limit_bytes: 
     images = split.images
     if isinstance(images, ArrayImages):
         return _resized(images, spec)
-    store: FileStore | ShardStore | EncodedStore
-    if isinstance(images, DatasetImages):
-        store = EncodedStore(images, spec, config.decoder)
-    elif isinstance(images, FileImages):
-        store = FileStore(images.paths, spec, config.decoder, sizes=(images.heights, images.widths))
-    else:
-        store = ShardStore(images, spec, config.decoder)
+    store = _encoded(images, spec, config)
     sizes = spec.output_sizes(images.heights, images.widths)
     if config.cache == "disk":
         folder = default_cache_dir() if config.cache_dir is None else Path(config.cache_dir).expanduser()
         return DiskStore(store, *sizes, folder)
     fits = _stored_bytes(split, spec) <= limit_bytes
     return store.in_memory(*sizes) if config.cache == "memory" or (config.cache == "auto" and fits) else store
+
+
+def _encoded(
+    images: FileImages | ShardImages | DatasetImages, spec: DecodeSpec, config: DataConfig
+) -> FileStore | ShardStore | EncodedStore:
+    if isinstance(images, DatasetImages):
+        return EncodedStore(images, spec, config.decoder)
+    if isinstance(images, FileImages):
+        return FileStore(images.paths, spec, config.decoder, sizes=(images.heights, images.widths))
+    return ShardStore(images, spec, config.decoder)
+
+
+def _value_range(train: Split, config: DataConfig) -> ValueRange | None:
+    """Measure what the training images of more than 8 bits a value are scaled by; None where there are none."""
+    images = train.images
+    if isinstance(images, ArrayImages) or not images.is_deep:
+        return None
+    store = _encoded(images, decode_spec(config, for_training=True), config)
+    return measure_range(store.encoded, range(len(store)))
 
 
 def _stored_bytes(split: Split, spec: DecodeSpec) -> int:
@@ -195,10 +213,12 @@ def _centres(store: ImageStore, indices: np.ndarray, side: int) -> PaddedBatch:
 
 def with_augmentation(transform: Transform, config: DataConfig) -> Transform:
     """Return a transform with the shifts, crops and flips of a resolved config; its statistics stay."""
-    return _transform(config, transform.mean, transform.std)
+    return _transform(config, transform.mean, transform.std, transform.value_range)
 
 
-def _transform(config: DataConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> Transform:
+def _transform(
+    config: DataConfig, mean: tuple[float, ...], std: tuple[float, ...], value_range: ValueRange | None
+) -> Transform:
     assert config.augmentation is not None and config.image_size is not None and config.shift_pixels is not None
     return Transform(
         kind=config.augmentation,
@@ -209,4 +229,5 @@ def _transform(config: DataConfig, mean: tuple[float, ...], std: tuple[float, ..
         crop_scale=config.crop_scale,
         crop_aspect=config.crop_aspect,
         horizontal_flip=config.horizontal_flip and config.augmentation != "none",
+        value_range=value_range,
     )

@@ -7,13 +7,13 @@ holds the size and the sha256, and of everything together `content_sha256`.
 from dataclasses import asdict, dataclass, fields
 import hashlib
 import json
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
 from raytricks.data.splits import ShardImages
 from raytricks.data.storage import Storage, storage_at
 from raytricks.errors import DataError
+from raytricks.limits import usable_cpus
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -48,11 +48,13 @@ class SplitEntry:
     Attributes:
         origin: shown to the user, such as "t10k".
         is_grayscale: every image is.
+        is_deep: some image has more than 8 bits a value.
     """
 
     origin: str
     is_grayscale: bool
     shards: tuple[ShardEntry, ...]
+    is_deep: bool = False
 
     @property
     def num_images(self) -> int:
@@ -86,7 +88,12 @@ class Dataset:
         content = {
             "class_names": list(self.class_names),
             "splits": {
-                name: [split.origin, split.is_grayscale, [[s.file, s.sha256, s.index_sha256] for s in split.shards]]
+                name: [
+                    split.origin,
+                    split.is_grayscale,
+                    [[s.file, s.sha256, s.index_sha256] for s in split.shards],
+                    *([True] if split.is_deep else []),  # of older packs it says nothing
+                ]
                 for name, split in self.splits.items()
             },
         }
@@ -154,7 +161,9 @@ def _parse(raw: dict[str, Any]) -> Dataset:
         if name in raw["splits"]:
             split = raw["splits"][name]
             shards = tuple(shard_entry(shard) for shard in split["shards"])
-            splits[name] = SplitEntry(str(split["origin"]), bool(split["is_grayscale"]), shards)
+            splits[name] = SplitEntry(
+                str(split["origin"]), bool(split["is_grayscale"]), shards, bool(split.get("is_deep", False))
+            )
     return Dataset(
         name=str(raw["name"]),
         class_names=tuple(str(name) for name in raw["class_names"]),
@@ -230,5 +239,5 @@ def sha256_of(content: bytes | memoryview) -> str:
 
 def default_threads(root: str) -> int:
     """Return how many images to fetch and decode at once."""
-    cores = os.cpu_count() or 1
+    cores = usable_cpus()
     return max(cores, _REMOTE_THREADS) if "://" in root else cores

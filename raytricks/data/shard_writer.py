@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from raytricks.data.contents import Contents, encode_jpeg, encode_png
-from raytricks.data.decode import DecodeSpec, decode_bytes, header_of
+from raytricks.data.decode import DecodeSpec, decode_bytes, header_of, resize_values
+from raytricks.data.deep import resized_sixteen_bits
 from raytricks.data.shard_format import FORMAT, VERSION, ShardEntry, sha256_of
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -38,13 +39,15 @@ class PackedImage:
     width: int
     is_grayscale: bool
     is_resized: bool
+    is_deep: bool = False
 
 
 def pack_image(contents: Contents, index: int, short_side: int) -> PackedImage:
     """Make an image smaller, or keep its bytes; either way it has been decoded, so it is sound.
 
     The resized pixels are those that training with this `short_side` would decode from the
-    original (antialiased, at most 4:1), but for the loss of JPEG at quality 90.
+    original (antialiased, at most 4:1), but for the loss of JPEG at quality 90. Gray images of 16 bits keep these; what
+    has more than 8 bits in another form keeps its bytes.
 
     Args:
         short_side: images with a longer one are resized to it; 0: none is.
@@ -58,8 +61,13 @@ def pack_image(contents: Contents, index: int, short_side: int) -> PackedImage:
     is_resized = 0 < short_side < shorter
     spec = DecodeSpec(short_side if is_resized else shorter, square=False, channels=1 if header.is_grayscale else 3)
     pixels = decode_bytes(content, spec, place)
-    if not is_resized:
-        return PackedImage(bytes(content), header.height, header.width, header.is_grayscale, False)
+    if is_resized and header.is_deep:
+        smaller = resized_sixteen_bits(content, place, lambda values: resize_values(values, spec))
+        if smaller is not None:
+            of_smaller = header_of(smaller, place)
+            return PackedImage(smaller, of_smaller.height, of_smaller.width, True, True, True)
+    if not is_resized or header.is_deep:
+        return PackedImage(bytes(content), header.height, header.width, header.is_grayscale, False, header.is_deep)
     is_lossless = short_side <= _LARGEST_LOSSLESS_SIDE or not _is_lossy(content)
     smaller = encode_png(pixels) if is_lossless else encode_jpeg(pixels, JPEG_QUALITY)
     return PackedImage(smaller, pixels.shape[1], pixels.shape[2], header.is_grayscale, True)

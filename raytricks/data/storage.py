@@ -5,17 +5,21 @@ filesystem built in (s3, gs, abfs, hdfs), else through fsspec.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+import logging
 import mmap
 from pathlib import Path
 import resource
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
+from raytricks.config.credentials import redacted
 from raytricks.errors import DataError
+from raytricks.retries import with_retries
 
+_T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
 _ARROW_SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 _OPEN_FILES = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
 """Files that a storage keeps open, as maps do too; a run has a storage for each split, and opens others beside them."""
@@ -56,8 +60,7 @@ class LocalStorage(Storage):
 
     def size(self, name: str) -> int | None:
         path = Path(self.root, name)
-        with _naming(self.place(name)):
-            return path.stat().st_size if path.is_file() else None
+        return _tried(self.place(name), lambda: path.stat().st_size if path.is_file() else None)
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> memoryview:
         view = self._maps.get(name)
@@ -68,10 +71,13 @@ class LocalStorage(Storage):
         return view[offset:] if length is None else view[offset : offset + length]
 
     def _map(self, name: str) -> memoryview:
-        with _naming(self.place(name)), Path(self.root, name).open("rb") as file:
-            if file.seek(0, 2) == 0:
-                return memoryview(b"")  # an empty file cannot be mapped
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        def read() -> memoryview:
+            with Path(self.root, name).open("rb") as file:
+                if file.seek(0, 2) == 0:
+                    return memoryview(b"")  # an empty file cannot be mapped
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+        return _tried(self.place(name), read)
 
 
 class ArrowStorage(Storage):
@@ -81,24 +87,28 @@ class ArrowStorage(Storage):
         from pyarrow.fs import FileSystem
 
         super().__init__(root)
-        with _naming(root):
-            self._filesystem, self._directory = FileSystem.from_uri(self.root)
+        self._filesystem, self._directory = _tried(root, lambda: FileSystem.from_uri(self.root))
         self._files: dict[str, Any] = {}
 
     def size(self, name: str) -> int | None:
-        with _naming(self.place(name)):
-            found = self._filesystem.get_file_info(f"{self._directory}/{name}")
+        found = _tried(self.place(name), lambda: self._filesystem.get_file_info(f"{self._directory}/{name}"))
         return found.size if found.is_file else None
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        with _naming(self.place(name)):
+        def read() -> bytes:
             file = self._files.get(name)
             if file is None:
                 if len(self._files) >= _OPEN_FILES:
                     self._files.clear()  # closed when the last thread has read from it
                 opened = self._filesystem.open_input_file(f"{self._directory}/{name}")
                 file = self._files.setdefault(name, opened)
-            return file.read_at(file.size() - offset if length is None else length, offset)
+            try:
+                return file.read_at(file.size() - offset if length is None else length, offset)
+            except OSError:
+                self._files.pop(name, None)  # a stale handle does not recover
+                raise
+
+        return _tried(self.place(name), read)
 
 
 class FsspecStorage(Storage):
@@ -106,20 +116,20 @@ class FsspecStorage(Storage):
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
-        with _naming(root):
-            self._filesystem, self._directory = fsspec.core.url_to_fs(self.root)
+        self._filesystem, self._directory = _tried(root, lambda: fsspec.core.url_to_fs(self.root))
 
     def size(self, name: str) -> int | None:
-        with _naming(self.place(name)):
-            try:
-                return self._filesystem.size(f"{self._directory}/{name}")
-            except FileNotFoundError:
+        try:
+            return _tried(self.place(name), lambda: self._filesystem.size(f"{self._directory}/{name}"))
+        except DataError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
                 return None
+            raise
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        with _naming(self.place(name)):
-            end = None if length is None else offset + length
-            return self._filesystem.cat_file(f"{self._directory}/{name}", start=offset, end=end)
+        end = None if length is None else offset + length
+        path = f"{self._directory}/{name}"
+        return _tried(self.place(name), lambda: self._filesystem.cat_file(path, start=offset, end=end))
 
 
 def storage_at(root: str) -> Storage:
@@ -135,11 +145,19 @@ def expand_user(root: str) -> str:
     return root if "://" in root else str(Path(root).expanduser())
 
 
-@contextmanager
-def _naming(place: str) -> Iterator[None]:
-    """Turn what a filesystem raises into one line with the place in it."""
+def _tried(place: str, act: Callable[[], _T]) -> _T:
+    """Wait out faults that pass by, and turn the others into one line with the place in it, and no password."""
     try:
-        yield
+        return with_retries(act, redacted(place), note=lambda line: _LOG.warning("%s", _hidden(place, line)))
     except (OSError, ValueError, ImportError) as error:  # pyarrow, fsspec; a missing driver is an ImportError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{place}: cannot be read ({reason}); check the path and your access to it") from None
+        reason = _hidden(place, " ".join(str(error).split())) or type(error).__name__
+        raise DataError(
+            f"{redacted(place)}: cannot be read ({reason}); check the path and your access to it"
+        ) from error
+
+
+def _hidden(place: str, text: str) -> str:
+    """Return a text without what logs in, also where a filesystem has left the URL's beginning out."""
+    _, _, rest = place.partition("://")
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    return redacted(text.replace(f"{user}@", "...@") if at else text)

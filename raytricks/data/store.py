@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-import os
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from raytricks.data.decode import resize_crop
+from raytricks.limits import usable_cpus
 
 _GROUPS_A_BATCH = 16
 
@@ -160,7 +160,7 @@ def crops_of(
 @cache
 def shared_pool(num_threads: int | None = None) -> ThreadPoolExecutor:
     """Return the process's threads for decoding; None: one a core."""
-    return ThreadPoolExecutor(num_threads or os.cpu_count(), "raytricks-decode")
+    return ThreadPoolExecutor(num_threads or usable_cpus(), "raytricks-decode")
 
 
 def _cut(image: np.ndarray, box: Sequence[int], side: int) -> Tensor:

@@ -30,7 +30,7 @@ import inspect
 from typing import Any
 
 OFFERED: Mapping[str, tuple[str, ...]] = {
-    "problems": ("settings", "channels", "num_workers", "device_type"),
+    "problems": ("settings", "channels", "num_workers", "device_type", "precision", "forward_passes"),
     "build": ("settings", "groups", "lr", "num_classes", "in_channels", "image_size", "config"),
     "names": (),
     "knows": ("name",),
@@ -87,7 +87,8 @@ class Hooks:
     Attributes:
         num_draws: uniforms an image that `pixels` and `inputs` get, from a stream of the part's own.
         measured: names of the figures that `measure` returns.
-        problems: -> iterable of lines, each a reason why this configuration cannot run.
+        problems: -> iterable of lines, each a reason why this configuration cannot run. `forward_passes` are the
+            numbers of them that each worker makes in a step.
         build: -> torch.optim.Optimizer (groups, lr), nn.Module (num_classes, ...) or the data's splits (config).
         names: of a library, the models that it has; empty where it is not installed.
         knows: whether a library has the model of this name, `LIBRARY:NAME`.

@@ -1,5 +1,7 @@
 """The data sources: one row each. `data.source` chooses; `auto` takes the first that recognises `data.path`."""
 
+from pathlib import Path
+
 from raytricks.parts.part import Part
 
 
@@ -7,6 +9,15 @@ def _source(name: str, title: str, code: str, formula: str, *, needs: tuple[str,
     return Part(
         kind="source", name=name, title=title, source="-", formula=formula, measured="-", code=code, needs=needs
     )
+
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+
+
+def is_data_place(target: str | Path) -> bool:
+    """Whether a first argument names data, not a config: a directory, or a table's file."""
+    place = Path(target).expanduser()
+    return place.is_dir() or (place.is_file() and place.suffix.lower() in TABLE_SUFFIXES)
 
 
 ROWS: tuple[Part, ...] = (
@@ -31,6 +42,12 @@ ROWS: tuple[Part, ...] = (
         "Parquet of encoded images",
         "raytricks.data.sources.parquet:HOOKS",
         "columns image (bytes, or a struct of them) and label; train-*, validation-*, test-*.parquet, or one file",
+    ),
+    _source(
+        "table",
+        "table",
+        "raytricks.data.sources.table:HOOKS",
+        "a CSV, TSV or Parquet file with a row an image: its path, its label and, if there is one, its split",
     ),
     _source("folder", "folder", "raytricks.data.sources.folder:HOOKS", "class folders, or train/ and val/ of them"),
 )

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Literal
 
 from raytricks.config.schema import ExperimentConfig
+from raytricks.data.splits import WARNING
 from raytricks.errors import ConfigError
 from raytricks.parts.part import CHOSEN_BY, Kind, Part
 from raytricks.parts.registry import BUILT_IN, named
@@ -17,7 +18,16 @@ from raytricks.recipe.recipe import Recipe
 from raytricks.recipe.resolve import DatasetStats
 from raytricks.recipe.teacher_facts import TeacherFacts, teacher_facts
 
-__all__ = ["DoctorContext", "Finding", "TeacherFacts", "diagnose", "refuse", "rules_of", "teacher_facts"]
+__all__ = [
+    "DoctorContext",
+    "Finding",
+    "TeacherFacts",
+    "data_findings",
+    "diagnose",
+    "refuse",
+    "rules_of",
+    "teacher_facts",
+]
 
 _RULES = "raytricks.recipe.doctor_rules"
 _LAST = 10**9
@@ -138,6 +148,20 @@ def _first_found(rule: Rule, contexts: Sequence[DoctorContext]) -> Finding | Non
             epoch = context.recipe.first_epoch
             return replace(finding, reason=f"after epoch {epoch}, {finding.reason}") if epoch else finding
     return None
+
+
+def data_findings(notes: Iterable[str]) -> list[Finding]:
+    """Return as findings what the scan of the data warns of.
+
+    Args:
+        notes: of `raytricks.data.splits.DatasetSplits`.
+    """
+    findings = []
+    for note in notes:
+        if note.startswith(WARNING):
+            reason, _, remedy = note.removeprefix(WARNING).rpartition("; ")
+            findings.append(Finding("data", "data.path", reason, remedy))
+    return findings
 
 
 def refuse(findings: Iterable[Finding]) -> None:

@@ -30,6 +30,8 @@ EMA_PARTS = 5
 """A horizon of at most one part in five: a longer one averages over most of the lr's fall."""
 SMALLEST_BATCH = 16
 """Images; a smaller batch is no remedy, whatever the data."""
+LARGEST_IMBALANCE = 10
+"""Buda et al. 2018 see little loss on CIFAR-10 up to here, and much beyond."""
 CHIRAL_DATA = ("digit", "digits", "mnist", "emnist", "kmnist", "qmnist", "notmnist", "svhn", "usps", "omniglot")
 """Words in the names of data whose images mean something else, or nothing, when mirrored."""
 FEWEST_LETTERS = 10
@@ -308,6 +310,22 @@ def _flips(context: DoctorContext) -> bool:
     return data.horizontal_flip and data.augmentation != "none"
 
 
+def class_imbalance(context: DoctorContext) -> Finding | None:
+    """Source: Buda et al. 2018, section 5: oversampling to equal numbers helped most. A loss of one's own may weigh."""
+    counts = [count for count in context.stats.class_counts if count]
+    if context.config.data.balanced_sampling or context.chosen("loss").origin != "raytricks" or not counts:
+        return None
+    most, fewest = max(counts), min(counts)
+    if most <= LARGEST_IMBALANCE * fewest:
+        return None
+    reason = (
+        f"a class has {most:,} training images and another {fewest:,} (1:{most / fewest:.0f}): the rare one may never "
+        "be learned, and top-1 hardly shows it"
+    )
+    remedy = "set data.balanced_sampling=true, and metrics=[balanced_accuracy] to see it"
+    return Finding("class-imbalance", "data.balanced_sampling", reason, remedy)
+
+
 def fp16_on_cpu(context: DoctorContext) -> Finding | None:
     """Source: measured with this package; see docs/tricks.md."""
     if context.device_type != "cpu" or context.precision != "fp16":
@@ -336,5 +354,6 @@ GENERAL: tuple[Rule, ...] = (
     pretrained_normalization,
     mirrored_digits,
     mirrored_classes,
+    class_imbalance,
 )
 """Those that are about no part; the others are named by the rows of `raytricks.parts`."""

@@ -36,7 +36,7 @@ def plan_parallel(
 
     Args:
         fitting_images: takes the place of the config's limit. It is raised to what batch norm needs
-            at least: 5 images are cut into 2 and 3, however few fit.
+            at least (5 images are cut into 2 and 3, however few fit), and until all workers make equally many passes.
 
     Raises:
         ConfigError: more workers than images in a batch, batch norm on single images, or a part that cannot run
@@ -60,8 +60,13 @@ def plan_parallel(
             f"{num_workers} workers, images_per_device {config.hardware.images_per_device}); enlarge "
             "recipe.global_batch_size or set model.norm=group"
         )
+    precision = resolve_precision(config.hardware.precision, device_type)
     problems = Chain(config).problems(
-        channels=config.data.channels or 3, num_workers=num_workers, device_type=device_type
+        channels=config.data.channels or 3,
+        num_workers=num_workers,
+        device_type=device_type,
+        precision=precision,
+        forward_passes=tuple(len(share) for share in pieces),
     )
     if problems:
         raise ConfigError(problems)
@@ -71,13 +76,14 @@ def plan_parallel(
         images_per_worker=max(stop - start for start, stop in shares),
         micro_batch_size=max(sizes),
         accumulation_steps=max(len(share) for share in pieces),
-        precision=resolve_precision(config.hardware.precision, device_type),
+        precision=precision,
     )
 
 
 def _usable_limit(shares: Sequence[int], fitting_images: int, fewest: int) -> int:
-    """Return the least limit from `fitting_images` on with which no piece of a share has less than `fewest`."""
+    """Return the least limit from `fitting_images` on that cuts all shares into as many pieces, of `fewest` or more."""
     for limit in range(fitting_images, max(shares)):
-        if all(share // -(-share // limit) >= fewest for share in shares):
+        num_pieces = {-(-share // limit) for share in shares}
+        if len(num_pieces) == 1 and all(share // max(num_pieces) >= fewest for share in shares):
             return limit
     return max(shares)

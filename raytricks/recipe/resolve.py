@@ -21,6 +21,7 @@ class DatasetStats:
     Attributes:
         native_side: median shorter side of the training images, pixels.
         is_uniform_square: all training images are squares of that side.
+        class_counts: training images of each class; () where they are not known.
     """
 
     name: str
@@ -29,6 +30,7 @@ class DatasetStats:
     native_side: int
     is_uniform_square: bool
     is_grayscale: bool
+    class_counts: tuple[int, ...] = ()
 
     @property
     def size_text(self) -> str:
@@ -49,6 +51,7 @@ def stats_of(splits: DatasetSplits) -> DatasetStats:
         native_side=side,
         is_uniform_square=bool((images.heights == side).all() and (images.widths == side).all()),
         is_grayscale=images.is_grayscale and (splits.evaluation.images.is_grayscale),
+        class_counts=tuple(np.bincount(splits.train.labels, minlength=splits.num_classes).tolist()),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from raytricks.config import flatten
 from raytricks.config.problems import show_value
 from raytricks.config.schema import Change, ExperimentConfig
-from raytricks.data.splits import DatasetSplits
+from raytricks.data.splits import WARNING, DatasetSplits
 from raytricks.parts.bring import describe
 from raytricks.parts.registry import of_kind
 from raytricks.parts.tricks import DistillationConfig
@@ -54,12 +54,12 @@ def header_lines(
     if config.tricks.distillation.teacher is not None:
         rows.append(("teacher", _teacher(config.tricks.distillation)))
     rows += [("doctor", f"warning {finding}") for finding in findings]
-    rows += [("note", note) for note in splits.notes]
+    rows += [("note", note) for note in splits.notes if not note.startswith(WARNING)]  # which are findings
     return [f"{label:9} {text}" for label, text in rows]
 
 
 def _data(splits: DatasetSplits, stats: DatasetStats) -> str:
-    parts = [f"{splits.name}: {len(splits.train):,} to train on"]
+    parts = [f"{splits.name}: {len(splits.train):,} to train on ({splits.train.origin})"]
     parts.append(f"{len(splits.evaluation):,} to evaluate on ({splits.evaluation.origin})")
     if splits.test is not None:
         parts.append(f"{len(splits.test):,} to score once ({splits.test.origin})")
@@ -67,11 +67,15 @@ def _data(splits: DatasetSplits, stats: DatasetStats) -> str:
 
 
 def _classes(splits: DatasetSplits) -> str:
+    """List the classes under their indices, with their training images; of many, the first and the last."""
     counts = np.bincount(splits.train.labels, minlength=splits.num_classes)
     if splits.num_classes <= _LISTED_CLASSES:
-        listed = ", ".join(f"{name} {count:,}" for name, count in zip(splits.class_names, counts, strict=True))
-        return f"{splits.num_classes}: {listed}"
-    return f"{splits.num_classes}, of {counts.min():,} to {counts.max():,} training images"
+        classes = enumerate(zip(splits.class_names, counts, strict=True))
+        return f"{splits.num_classes}: " + ", ".join(f"{i} = {name} ({count:,})" for i, (name, count) in classes)
+    listed = ", ".join(f"{index} = {name}" for index, name in enumerate(splits.class_names[: _LISTED_CLASSES - 1]))
+    fewest = f"{counts.min():,} to " if counts.min() < counts.max() else ""
+    last = f"{splits.num_classes - 1} = {splits.class_names[-1]}"
+    return f"{splits.num_classes}: {listed}, ..., {last}; {fewest}{counts.max():,} training images each"
 
 
 def _images(config: ExperimentConfig) -> str:

@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any
 
-from raytricks.cluster.session import ray_session
+from raytricks.cluster.session import ray_session, require_reachable
 from raytricks.cluster.tune.driver import check_search, run_trials
 from raytricks.config import ExperimentConfig
 from raytricks.config.run_code import keep_code
@@ -79,7 +79,7 @@ class StudyLaunch:
         self.is_resumed = study_dir is not None
         self.selection = selection_splits(plan.config, plan.splits)
         self.config = with_absolute_paths(_with_a_space(plan.config, len(self.selection.train)))
-        self.device_type = device_type_of(self.config)
+        self.device_type = device_type_of(self.config, on_ray=True)
         self.retraining = retraining_splits(self.config, plan.splits)
         self.final = _for_all_training_images(self.config, has_test=plan.splits.test is not None)
         self.points = draw_points(self.config, len(self.selection.train))
@@ -109,10 +109,10 @@ class StudyLaunch:
             InterruptedRun: a signal; what was found so far is written.
         """
         started_s = time.monotonic()
+        require_reachable()  # before anything is decoded or written
         study_dir, started_at = self._open_directory()
         try:
             with StopSignals() as stop, ray_session() as resources:
-                stop.install()  # after Ray, which takes SIGTERM over
                 self._search(study_dir, started_at, resources, stop)
                 found = self._result(study_dir, started_at, None)
                 certificate = self._certify(found, started_at, resources, stop)
@@ -234,6 +234,8 @@ class StudyLaunch:
                 use_gpu=self.device_type == "cuda",
                 listener=progress.listen,
                 stop_requested=stop,
+                say=self.reporter.line,
+                started=stop.install,
             )
         finally:
             self.reporter.stop()

@@ -1,12 +1,14 @@
 """What a study will cost: its config's speed, measured here for some seconds, times what it is to train."""
 
-import os
-
 import torch
 
-from raytricks.cluster.session import ray_session
+from raytricks.cluster.checks.cluster import cluster_address
+from raytricks.cluster.placement import alive_nodes
+from raytricks.cluster.session import ray_session, require_reachable
 from raytricks.cluster.tune.driver import trial_slots
 from raytricks.data.prepared import prepare_data
+from raytricks.errors import ConfigError
+from raytricks.limits import usable_cpus
 from raytricks.study.launch import StudyLaunch
 from raytricks.tuning.forecast import forecast, forecast_lines, measure_speed
 from raytricks.tuning.rungs import rungs
@@ -19,6 +21,12 @@ def forecast_study(launch: StudyLaunch, price_per_hour: float | None) -> list[st
     """Measure, and return the lines of the forecast."""
     config = launch.config
     torch.set_num_threads(config.hardware.cpus_per_worker or 1)
+    require_reachable()
+    if launch.device_type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "hardware.device is cuda, a forecast measures on this machine, which has no usable GPU; ask for it on a "
+            "machine like those of the cluster"
+        )
     device = torch.device(launch.device_type)
     default = apply_values(config, default_values(config)).model_copy(update={"workers": 0})
     speed = measure_speed(default, prepare_data(launch.selection, config.data), device, _MEASURED_S)
@@ -40,8 +48,8 @@ def forecast_study(launch: StudyLaunch, price_per_hour: float | None) -> list[st
 def _slots(launch: StudyLaunch) -> int:
     """Return the trials at a time: of the cluster of RAY_ADDRESS, else of this machine, without starting Ray."""
     uses_gpu = launch.device_type == "cuda"
-    if "RAY_ADDRESS" in os.environ:
-        with ray_session() as resources:
-            return trial_slots(launch.config, resources, use_gpu=uses_gpu)
-    resources = {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(torch.cuda.device_count())}
-    return trial_slots(launch.config, resources, use_gpu=uses_gpu)
+    if cluster_address() is not None:
+        with ray_session():
+            return trial_slots(launch.config, alive_nodes(), use_gpu=uses_gpu)
+    resources = {"CPU": float(usable_cpus()), "GPU": float(torch.cuda.device_count())}
+    return trial_slots(launch.config, [resources], use_gpu=uses_gpu)

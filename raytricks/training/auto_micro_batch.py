@@ -9,7 +9,6 @@ the restart, from the newest checkpoint, begins with it on all of them.
 
 import gc
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ import torch
 from raytricks.config.schema import ExperimentConfig
 from raytricks.errors import CheckpointError, RaytricksError
 from raytricks.files import write_atomically
+from raytricks.limits import memory_bytes
 from raytricks.recipe.parallel_plan import plan_parallel
 from raytricks.training.worker import Worker
 
@@ -42,6 +42,10 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+class HalvedBatch(torch.OutOfMemoryError):
+    """Out of memory, once more: the next start takes half as many images at once, so it is no failure to count."""
 
 
 class AutoMicroBatch:
@@ -127,8 +131,12 @@ class AutoMicroBatch:
             remedy = f"set hardware.images_per_device={fewer}; a restart or resume takes it by itself"
         else:
             remedy = "set hardware.images_per_device=auto, which accumulates what fits, and leaves the recipe as it is"
+        if fewer is not None and self.is_auto and self._worker.world_size > 1:
+            kind: type[torch.OutOfMemoryError] = HalvedBatch
+        else:
+            kind = torch.OutOfMemoryError
         message = f"out of memory with {images} on {device}, which has {_memory_gib(device):.1f} GiB; {remedy}"
-        return RaytricksError(message) if self._worker.world_size == 1 else torch.OutOfMemoryError(message)
+        return RaytricksError(message) if self._worker.world_size == 1 else kind(message)
 
     def _fewer(self, config: ExperimentConfig, micro_batch_size: int) -> int | None:
         """Return the micro-batch of half as many images; None where it cannot be smaller."""
@@ -169,4 +177,4 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 def _memory_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 2**30
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return memory_bytes() / 2**30

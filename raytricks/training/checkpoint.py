@@ -104,6 +104,16 @@ def newest_checkpoint(directory: Path) -> FoundCheckpoint | None:
     return None
 
 
+def load_checkpoint(directory: Path, step: int) -> FoundCheckpoint:
+    """Load the checkpoint of a step; raises CheckpointError when it is not there or not sound."""
+    path = directory / f"{_PREFIX}{step:08d}"
+    try:
+        found_step = _verify(path)
+        return FoundCheckpoint(path, found_step, _load_state(path / _STATE), ())
+    except (CheckpointError, OSError) as error:
+        raise CheckpointError(f"{path}: {error}; make sure that all nodes see the same files") from None
+
+
 def clean_temporary(directory: Path) -> None:
     """Remove what a killed save left behind."""
     for leftover in directory.glob(f"{TEMPORARY}*"):

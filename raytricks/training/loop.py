@@ -24,6 +24,7 @@ from raytricks.data.batches import TrainBatch
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError, RaytricksError
 from raytricks.recipe.chain import Chain, metrics_of
+from raytricks.training.agreement import with_agreed_precision
 from raytricks.training.auto_micro_batch import AutoMicroBatch, free_memory, is_out_of_memory
 from raytricks.training.evaluation import evaluate
 from raytricks.training.loss import RunContext
@@ -94,7 +95,7 @@ class _Run:
     """The pieces of one training run, wired together."""
 
     def __init__(self, job: TrainingJob, worker: Worker, stop_requested, listener) -> None:
-        config = job.config
+        config, precision_note = with_agreed_precision(job.config, worker)
         self.job, self.config, self.worker = job, config, worker
         self.fitting = AutoMicroBatch(job.run_dir, config, worker)
         self.phases = share_phases(config, job.data, worker, self.fitting.training)
@@ -118,9 +119,8 @@ class _Run:
         self._stop_requested = stop_requested
         self.files.restore(self.state)
         self.files.open_records(self.state.step, listener)
-        found = self.fitting.found_before()
-        if found is not None:
-            self.files.write("note", step=self.state.step, epoch=0, text=found)
+        for note in filter(None, (precision_note, self.fitting.found_before())):
+            self.files.write("note", step=self.state.step, epoch=0, text=note)
         self.rewind = BufferSnapshot(self.state.model) if self.fitting.redoes_steps else None
         self._begin_phase(phase_at(self.phases, self.state.step))
 

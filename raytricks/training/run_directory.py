@@ -7,11 +7,11 @@ metrics.jsonl, tb/, checkpoints/, model.safetensors, log.txt
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 import platform
 import shlex
@@ -26,6 +26,7 @@ from raytricks.config.run_code import require_same_code
 from raytricks.data.splits import DatasetSplits
 from raytricks.errors import CheckpointError, ConfigError, DataError
 from raytricks.files import write_atomically
+from raytricks.limits import usable_cpus
 from raytricks.parts.registry import library_of
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
@@ -92,7 +93,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().resolve())
+    return path if path is None or "://" in path else str(Path(path).expanduser().resolve())
 
 
 def write_run_file(run_dir: Path, facts: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ def write_run_file(run_dir: Path, facts: dict[str, Any]) -> None:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "num_cpus": os.cpu_count(),
+        "num_cpus": usable_cpus(),
         "versions": {"raytricks": __version__} | {p: _version(p) for p in _PACKAGES},
         "git": _git_state(),
         **facts.pop("launch", {}),
@@ -219,6 +220,8 @@ def remove_if_empty_run(run_dir: Path) -> None:
     has_work = (run_dir / CHECKPOINTS).is_dir() or read_records(run_dir / METRICS_FILE)
     if not has_work:
         shutil.rmtree(run_dir, ignore_errors=True)
+        with suppress(OSError):  # other runs are in it
+            run_dir.parent.rmdir()
 
 
 def _already_there(run_dir: Path) -> str:

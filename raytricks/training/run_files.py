@@ -10,7 +10,9 @@ from raytricks.config.schema import ExperimentConfig
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, RaytricksError
 from raytricks.recipe.chain import callbacks_of
+from raytricks.retries import is_passing, with_retries
 from raytricks.training import checkpoint as checkpoints
+from raytricks.training.agreement import agreed_checkpoint
 from raytricks.training.fencing import require_newest
 from raytricks.training.model_file import save_model
 from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after, read_records
@@ -28,7 +30,7 @@ def shadow_file(name: str) -> str:
 
 
 class RunFiles:
-    """Reads and writes a run's directory; only the first worker writes.
+    """Reads and writes a run's directory; only the first worker writes. Making one is collective.
 
     Args:
         launch: see `raytricks.training.fencing`.
@@ -39,7 +41,7 @@ class RunFiles:
 
     def __init__(self, run_dir: Path, config: ExperimentConfig, worker: Worker, launch: str | None = None) -> None:
         self._run_dir, self._config, self._worker, self._launch = run_dir, config, worker, launch
-        self.newest = checkpoints.newest_checkpoint(run_dir / CHECKPOINTS)
+        self.newest = agreed_checkpoint(run_dir / CHECKPOINTS, worker)
         if self.newest is None and (run_dir / _HAS_SAVED).exists():
             raise CheckpointError(
                 f"{run_dir / CHECKPOINTS} is gone or empty, though the run had saved checkpoints; put it back, or "
@@ -121,8 +123,13 @@ class RunFiles:
         if self._worker.is_first:
             try:
                 require_newest(self._run_dir, self._launch)
-                checkpoints.save_checkpoint(
-                    self._run_dir / CHECKPOINTS, state.step, state.content(buffers), keep=self._config.checkpoint.keep
+                content, keep = state.content(buffers), self._config.checkpoint.keep
+                folder = self._run_dir / CHECKPOINTS
+                with_retries(
+                    lambda: checkpoints.save_checkpoint(folder, state.step, content, keep=keep),
+                    str(folder),
+                    passes=lambda error: is_passing(error.__cause__),
+                    note=lambda line: self.write("note", step=state.step, epoch=0, text=line),
                 )
                 (self._run_dir / _HAS_SAVED).touch()
             except RaytricksError as error:

@@ -36,6 +36,13 @@ class Worker:
             dist.all_reduce(values)
         return values
 
+    def largest_over_workers(self, number: int) -> int:
+        """Return the largest of the numbers that the workers give, on every worker."""
+        value = torch.tensor(number, device=self.device)
+        if self.world_size > 1:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return int(value)
+
     def gather_to_first(self, values: Tensor) -> Tensor | None:
         """Return (world_size, ...) stacked values on the first worker, None elsewhere."""
         gathered = [torch.empty_like(values) for _ in range(self.world_size)]

@@ -45,7 +45,12 @@ def compress_gradients(model: DistributedDataParallel, kind: Compression, rank: 
         model.register_comm_hook(None, hook)
 
 
-def _problems(num_workers: int, device_type: str, settings: GradientCompressionConfig) -> Iterator[str]:
+def _problems(num_workers: int, device_type: str, precision: str, settings: GradientCompressionConfig) -> Iterator[str]:
+    if settings.kind == "powersgd" and num_workers > 1 and precision == "fp16":
+        yield (  # the overflow of a step whose loss scale was too large stays in it, and makes all later ones overflow
+            "tricks.gradient_compression.kind: powersgd carries an error from step to step, which does not survive an "
+            "overflow of fp16; take fp16 compression, or hardware.precision=bf16"
+        )
     if settings.kind == "powersgd" and num_workers > 1 and device_type == "cpu":
         yield (  # seen: gloo aborts the process as soon as there are two buckets
             "tricks.gradient_compression.kind: torch's powersgd starts collectives in another order on each worker, "

@@ -24,7 +24,13 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def _problems(num_workers: int, device_type: str) -> Iterator[str]:
+def _problems(num_workers: int, device_type: str, forward_passes: tuple[int, ...]) -> Iterator[str]:
+    if num_workers > 1 and len(set(forward_passes)) > 1:
+        yield (
+            "tricks.sync_batch_norm: all workers must make equally many forward passes, this batch would give them "
+            f"{min(forward_passes)} and {max(forward_passes)}; set hardware.images_per_device=auto, or "
+            "recipe.global_batch_size to a multiple of the workers"
+        )
     if num_workers > 1 and device_type == "cpu":
         yield (
             "tricks.sync_batch_norm: torch synchronises batch norm on GPUs only, this run is on cpu; set it to false, "

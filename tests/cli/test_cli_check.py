@@ -71,7 +71,7 @@ def test_check_of_a_sound_machine_prints_plain_lines_and_exits_with_0(shell):
     assert (code, err) == (0, "") and "\x1b" not in out
     assert [line[:5] for line in lines[:-1] if line[:5] not in ("ok   ", "warn ")] == []
     assert "Python 3." in lines[0] and "torch" in lines[0]
-    assert lines[-1].startswith("11 checks: ") and lines[-1].endswith(" 0 failed")
+    assert lines[-1].startswith("13 checks: ") and lines[-1].endswith(" 0 failed")
     assert list(Path().iterdir()) == []  # runs/ was not there
 
 

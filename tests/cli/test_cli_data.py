@@ -97,6 +97,53 @@ def test_cli_data_info_lists_unreadable_images(shell):
     assert code == 3 and err == "error: digits8: 30 images cannot be read; restore or remove them\n"
 
 
+def test_cli_header_says_which_folder_and_which_index_became_what(shell):
+    digit_folder("photos/Training", 40)
+    digit_folder("photos/Testing", 12)
+    Path("photos/Training/class0/.DS_Store").write_text("")
+    for number in range(9):
+        Path(f"photos/Training/class1/{number}.mov").write_bytes(bytes(9))
+    code, out, err = shell("train", "photos", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "40 to train on (Training), 12 to evaluate on (Testing)" in out
+    assert "classes   2: 0 = class0 (19), 1 = class1 (21)" in out
+    assert "doctor    warning data: photos: 'Training/class1' loses 9 of 30 files (9 .mov)" in out
+    assert "note      photos: skipped hidden and system files and folders: .DS_Store" in out
+    assert "doctor    warning data: 12 of 12 images of Testing are in train too" in out
+    code, out, err = shell("doctor", "photos")
+    assert code == 0 and out.count("data: ") == 2
+    code, out, err = shell("train", "photos", "--dry-run", "--strict")
+    assert code == 2 and "'Training/class1' loses 9 of 30 files" in err
+    code, out, err = shell("data", "pack", "photos", "packed", "--workers", "1")
+    assert (code, err) == (0, "")
+    assert "note: photos: skipped hidden and system files" in out
+
+
+def test_cli_trains_on_a_table(shell):
+    digit_folder()
+    rows = [f"{path},{path.parent.name}" for path in sorted(Path().rglob("*.png"))]
+    Path("labels.csv").write_text("\n".join(["path,label", *rows, ""]))
+    code, out, err = shell("train", "labels.csv", "recipe.epochs=1", "model.width=8", "tricks.warmup.epochs=0")
+    assert (code, err) == (0, "")
+    assert "of 12 images (20% held out of train)" in out
+    for command in (("doctor", "labels.csv"), ("check", "labels.csv"), ("data", "info", "labels.csv")):
+        code, out, err = shell(*command)
+        assert (code, err) == (0, "")
+
+
+def test_cli_data_layout_decides(shell):
+    for name in ("train/steam", "train/diesel", "bus"):
+        digit_folder(f"vehicles/{name}", 4)
+    code, out, err = shell("data", "info", "vehicles")
+    assert code == 3 and "set data.layout=splits or data.layout=classes" in err
+    code, out, err = shell("data", "info", "vehicles", "--layout", "classes")
+    assert (code, err) == (0, "") and "classes     2: bus, train" in out
+    code, out, err = shell("data", "pack", "vehicles", "packed", "--layout", "splits")
+    assert (code, err) == (0, "") and "of 2 classes" in out
+    code, out, err = shell("data", "info", "vehicles", "--layout", "folders")
+    assert code == 2 and err.count("\n") <= 3
+
+
 def test_cli_trains_from_shards_as_from_the_folder(shell):
     packed()
     tiny = [

@@ -48,7 +48,7 @@ def test_cli_strict_refuses_on_stderr_with_2(shell, command):
 
 
 def test_cli_strict_trains_a_sound_recipe(shell):
-    settings = ["recipe.epochs=1", "tricks.warmup.epochs=0", "recipe.global_batch_size=512", "name=a"]
+    settings = ["recipe.epochs=1", "tricks.warmup.epochs=0", "recipe.global_batch_size=128", "name=a"]
     code, out, err = shell("train", *(s for s in SOUND if "batch" not in s), *settings, "--strict")
     assert (code, err) == (0, "")
     assert "\nepoch 1/1" in out and "\ndoctor" not in out
@@ -84,7 +84,7 @@ def test_cli_doctor_bad_input_is_one_clear_line(shell, arguments, code, parts):
 def test_api_diagnose_knows_the_teachers_run(tmp_path, monkeypatch):
     """End to end: the teacher is a run that really trained, with smoothed labels, on the digits."""
     monkeypatch.chdir(tmp_path)
-    short = {"recipe.epochs": 1, "tricks.warmup.epochs": 0.0, "recipe.global_batch_size": 512}
+    short = {"recipe.epochs": 1, "tricks.warmup.epochs": 0.0, "recipe.global_batch_size": 128}
     sound = {"data.source": "digits", "data.horizontal_flip": False, "model.name": "resnet8", "model.width": 8}
     sound |= {"hardware.precision": "fp32", "logging.tensorboard": False} | short
     result = raytricks.train(None, sound | {"name": "teacher"})

@@ -141,7 +141,7 @@ ROWS = {
         other_classes_in_val,
         ["photos", *tiny()],
         3,
-        ["only in train: dog", "only in val: bird", "make them equal"],
+        ["of which there are none to train on (there are of cat, dog)", "val has images of bird", "add some or remove"],
     ),
     "batch larger than the data": (
         two_classes,

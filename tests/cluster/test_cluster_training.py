@@ -208,3 +208,31 @@ def test_more_workers_than_the_cluster_has_cpus_is_refused_at_once(cluster, tmp_
 def test_gpus_that_the_cluster_lacks_are_refused():
     with pytest.raises(ClusterError, match="set hardware.device=cpu"):
         require_resources({"CPU": 8.0}, num_workers=2, cpus_per_worker=1, use_gpu=True)
+
+
+def test_fewer_images_at_once_are_no_failure_that_counts(cluster, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        """
+import torch
+
+
+class Greedy(torch.nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.layer = torch.nn.Linear(64 * in_channels, num_classes)
+
+    def forward(self, images):
+        if self.training and len(images) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.layer(images.flatten(1))
+
+
+def greedy(num_classes, in_channels):
+    return Greedy(num_classes, in_channels)
+"""
+    )
+    changes = {"model.name": f"{own}:greedy", "recipe.epochs": 1, "tricks.warmup.epochs": 0, "hardware.max_restarts": 0}
+    result = raytricks.train(None, settings(tmp_path, name="greedy", workers=2) | changes)  # 32 a worker, 16, 8
+    assert result is not None and len(steps(result.run_dir)) == len({r["step"] for r in steps(result.run_dir)})
+    assert (result.run_dir / "model.safetensors").is_file()

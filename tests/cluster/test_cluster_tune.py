@@ -89,7 +89,7 @@ def test_every_trial_trains_its_own_values_to_the_end(plain):
 
 def test_actors_are_reused_and_two_trials_run_at_a_time(plain):
     task, _, outcomes = plain
-    assert trial_slots(task.base, {"CPU": 2.0}, use_gpu=False) == 2
+    assert trial_slots(task.base, [{"CPU": 2.0}], use_gpu=False) == 2
     spans = [(o.elapsed_s[0], o.elapsed_s[-1]) for o in outcomes]
     assert max(end for _, end in spans) - min(start for start, _ in spans) < 6  # a new actor takes longer
 

@@ -240,8 +240,8 @@ WRONG_VALUES = [
     ("name=a b", "name: must match ^[A-Za-z0-9][A-Za-z0-9._-]*$, got 'a b'"),
     ("model.variant=E", "model.variant: must be one of A, B, C, D, got 'E'"),
     ("model.variant=d", "model.variant: must be one of A, B, C, D, got 'd'; did you mean D?"),
-    ("data.source=idxs", "data.source: must be one of auto, digits, fashion_mnist, shards, idx, parquet, folder, got "
-     "'idxs'; did you mean idx?"),
+    ("data.source=idxs", "data.source: must be one of auto, digits, fashion_mnist, shards, idx, parquet, table, "
+     "folder, got 'idxs'; did you mean idx?"),
     ("data.channels=2", "data.channels: must be one of 1, 3 or null, got 2"),
     ("data.channels=true", "data.channels: must be one of 1, 3 or null, got true"),
     ("data.channels=3.0", "data.channels: must be one of 1, 3 or null, got 3.0"),

@@ -43,12 +43,13 @@ def jpeg_bytes(mode: str = "RGB", **options) -> bytes:
     return encoded(Image.fromarray(COLOUR).convert(mode), "JPEG", **{"quality": 95, "subsampling": 0} | options)
 
 
-def turned_by_camera() -> bytes:
+def turned_by_camera(kind: str = "JPEG") -> bytes:
     """Stored a quarter turn anticlockwise; orientation 6 asks for a quarter turn clockwise."""
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(COLOUR)))
-    return encoded(stored, "JPEG", quality=95, subsampling=0, exif=exif)
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "AVIF": {"quality": 95}, "TIFF": {}}[kind]
+    return encoded(stored, kind, exif=exif, **options)
 
 
 def palette_with_transparency(kind: str = "PNG") -> bytes:
@@ -97,6 +98,13 @@ RIGHT = {  # file: content, expected (H, W, 3), largest mean difference
     "lossy.webp": (lambda: encoded(Image.fromarray(COLOUR), "WEBP", quality=95), COLOUR, 3.0),
     "lossless.webp": (lambda: encoded(Image.fromarray(COLOUR), "WEBP", lossless=True), COLOUR, 0.0),
     "plain.bmp": (lambda: encoded(Image.fromarray(COLOUR), "BMP"), COLOUR, 0.0),
+    "tiff_named.jpg": (lambda: encoded(Image.fromarray(COLOUR), "TIFF"), COLOUR, 0.0),
+    "packed.tif": (lambda: encoded(Image.fromarray(COLOUR), "TIFF", compression="tiff_lzw"), COLOUR, 0.0),
+    "turned.tif": (lambda: turned_by_camera("TIFF"), COLOUR, 0.0),
+    "turned.avif": (lambda: turned_by_camera("AVIF"), COLOUR, 3.0),
+    "plain.ppm": (lambda: encoded(Image.fromarray(COLOUR), "PPM"), COLOUR, 0.0),
+    "plain.jp2": (lambda: encoded(Image.fromarray(COLOUR), "JPEG2000"), COLOUR, 0.0),
+    "plain.tga": (lambda: encoded(Image.fromarray(COLOUR), "TGA"), COLOUR, 0.0),
 }
 NAMED = {  # file: content, what the error says
     "truncated_at_10_percent.jpg": (lambda: jpeg_bytes()[: len(jpeg_bytes()) // 10], "save it again"),
@@ -109,7 +117,11 @@ NAMED = {  # file: content, what the error says
     "bomb.png": (lambda: png_that_claims(65535, 65535), "shrink the image"),
     "bomb.jpg": (lambda: jpeg_that_claims(65535, 65535), "shrink the image"),
     "no_height.jpg": (lambda: jpeg_that_claims(WIDTH, 0), "save it again"),
-    "tiff_named.jpg": (lambda: encoded(Image.fromarray(COLOUR), "TIFF"), "is no image of a supported kind"),
+    "pages.tif": (
+        lambda: encoded(Image.fromarray(COLOUR), "TIFF", save_all=True, append_images=[Image.fromarray(COLOUR)]),
+        "holds 2 pages; save the frame that you want",
+    ),
+    "document_named.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image of a supported"),
     "animation.webp": (
         lambda: encoded(
             Image.fromarray(COLOUR), "WEBP", save_all=True, append_images=[Image.fromarray(COLOUR[::-1].copy())]
@@ -158,9 +170,12 @@ def test_faults_scan_lists_what_it_ignores_and_names_what_it_cannot_read(folder,
     for kind in ("a", "b"):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "image.jpg").write_bytes(jpeg_bytes())
-    (tmp_path / "a" / "animation.gif").write_bytes(encoded(Image.fromarray(COLOUR).convert("P"), "GIF"))
+    (tmp_path / "a" / "drawing.gif").write_bytes(encoded(Image.fromarray(COLOUR).convert("P"), "GIF"))
+    (tmp_path / "a" / "film.gif").write_bytes((folder / "animation.webp").read_bytes())
     (tmp_path / "b" / "scan.tiff").write_bytes(encoded(Image.fromarray(COLOUR), "TIFF"))
-    assert load_folder(tmp_path).notes[0].endswith("ignored files that are no supported images: 1 .gif, 1 .tiff")
+    found = load_folder(tmp_path)
+    assert np.bincount(found.train.labels).tolist() == [2, 2]
+    assert found.notes[0].endswith("ignored files that are no images that can be read, a: 1 .gif")
     (tmp_path / "a" / "text.jpg").write_bytes((folder / "text.jpg").read_bytes())
     with pytest.raises(DataError, match=r"a/text\.jpg: is no image"):
         load_folder(tmp_path)

@@ -68,16 +68,18 @@ def test_folder_of_splits(tmp_path, val):
     assert names_of(test) == ["0:5.png", "1:6.png"]
 
 
-def test_folder_ignores_hidden_and_notes_foreign_files(tmp_path):
+def test_folder_skips_hidden_and_notes_foreign_files(tmp_path):
     write(tmp_path, "a/1.png", "b/1.png", "a/.hidden.png", ".git/1.png", "a/.thumbs/1.png")
     for name in ("a/notes.txt", "b/more.txt", "b/film.gif", "b/README", "loose.csv"):
         (tmp_path / name).write_text("no image")
     found = load_folder(tmp_path)
     assert found.class_names == ("a", "b")
     assert len(found.train) == 2
-    (note,) = found.notes
-    assert note.startswith(str(tmp_path))
-    assert note.endswith("1 .gif, 2 .txt, 1 no suffix")
+    ignored, warning, hidden = found.notes
+    assert ignored.startswith(str(tmp_path))
+    assert ignored.endswith("a: 1 .txt, b: 1 .gif, 1 .txt, 1 no suffix")
+    assert warning.startswith("warning: ") and "'b' loses 2 of 3 files (1 .gif, 1 no suffix)" in warning
+    assert sorted(hidden.partition("files and folders: ")[2].split(", ")) == [".git", ".hidden.png", ".thumbs"]
 
 
 @pytest.mark.parametrize(("modes", "is_grayscale"), [(("L", "L"), True), (("L", "RGB"), False), (("1", "LA"), True)])
@@ -179,7 +181,7 @@ def test_folder_empty(tmp_path):
 def test_folder_of_images_without_classes(tmp_path):
     write(tmp_path, "1.png", "2.png")
     (tmp_path / "labels.csv").write_text("")
-    error_of(tmp_path, "3 files (2 images) but no class folders", "wanted: DIR/CLASS")
+    error_of(tmp_path, "3 files (2 images) but no class folders", "name it: ", "labels.csv; wanted: DIR/CLASS")
 
 
 def test_folder_with_an_empty_class(tmp_path):
@@ -194,21 +196,25 @@ def test_folder_with_one_class(tmp_path):
     error_of(tmp_path, "only one class, 'cat'", "at least 2 are needed")
 
 
-def test_folder_whose_val_has_other_classes(tmp_path):
+def test_folder_whose_val_has_a_class_that_train_lacks_names_it(tmp_path):
     write(tmp_path, *(f"train/{c}/1.png" for c in "abcdefgh"), "val/a/1.png", "val/z/1.png")
-    message = error_of(tmp_path, "val: its classes differ", "make them equal")
-    assert "only in train: b, c, d, e, f and 2 more; only in val: z;" in message
+    error_of(tmp_path, "val has images of z, of which there are none to train on", "a, b, c, d, e and 3 more")
 
 
-def test_folder_whose_test_misses_a_class(tmp_path):
-    write(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "test/a/1.png", "test/b/1.png")
-    assert "only in test" not in error_of(tmp_path, "test: its classes differ", "only in train: c;")
+def test_folder_maps_the_classes_of_a_split_by_name(tmp_path):
+    write(tmp_path, *(f"train/{c}/{c}.png" for c in "abc"), "test/a/5.png", "test/c/6.png")
+    found = find_data(DataConfig(path=str(tmp_path)), seed=0)
+    assert found.class_names == ("a", "b", "c")
+    assert names_of(found.evaluation) == ["0:5.png", "2:6.png"]
+    assert found.notes == ("test has no image of b: what is there is scored",)
 
 
 @pytest.mark.parametrize("lone", ["val", "validation", "test"])
 def test_folder_with_another_split_but_no_train(tmp_path, lone):
-    write(tmp_path, f"{lone}/a/1.png", f"{lone}/b/1.png", "training/a/1.png", "training/b/1.png")
-    error_of(tmp_path, f"holds {lone}/ but no train/", "wanted: DIR/CLASS")
+    write(tmp_path, f"{lone}/a/1.png", f"{lone}/b/1.png")
+    error_of(tmp_path, f"holds {lone}/ but no train/", "set data.layout=classes", "wanted: DIR/CLASS")
+    write(tmp_path, "images/a/1.png", "images/b/1.png")
+    error_of(tmp_path, f"{lone}/: named like splits, and no folder is named like the training", "data.layout=")
 
 
 def test_folder_may_have_classes_named_like_splits(tmp_path):
@@ -239,7 +245,7 @@ def test_find_data_uses_the_splits_of_a_folder(tmp_path):
     assert (len(splits.train), splits.evaluation.origin, splits.test.origin) == (8, "val", "test")
     held = find_data(DataConfig(path=str(tmp_path), val_fraction=0.25), seed=0)
     assert (len(held.train), len(held.evaluation)) == (6, 2)
-    assert "instead of the val folder" in held.notes[-1]
+    assert any("instead of the val folder" in note for note in held.notes)
 
 
 def test_find_data_evaluates_on_test_when_there_is_no_val(tmp_path):

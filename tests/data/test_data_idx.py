@@ -175,6 +175,13 @@ def test_idx_takes_fashion_names_by_the_directory(tmp_path):
     assert find_data(config, seed=0).class_names == idx.FASHION_MNIST_CLASSES
 
 
+def test_idx_takes_no_fashion_names_for_fewer_classes(tmp_path):
+    directory = write(tmp_path / "fashion")
+    for split, rows in (("train", slice(0, 100)), ("t10k", slice(100, 140))):
+        (directory / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(LABELS[rows] % 3))
+    assert find_data(DataConfig(path=str(directory)), seed=0).class_names == ("0", "1", "2")
+
+
 def test_idx_takes_no_fashion_names_for_more_classes(tmp_path):
     directory = write(tmp_path / "fashion")
     for split, rows in (("train", slice(0, 100)), ("t10k", slice(100, 140))):

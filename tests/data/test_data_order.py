@@ -5,12 +5,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
+from PIL import Image
 import pytest
 import torch
 
+import raytricks
 from raytricks.data.augmentation import Transform
 from raytricks.data.batches import TrainBatches
-from raytricks.data.order import epoch_order, even_share, micro_batches, with_left_neighbour
+from raytricks.data.order import balanced_order, epoch_order, even_share, micro_batches, with_left_neighbour
 from raytricks.data.prepared import LabelledImages
 from raytricks.data.store import UniformStore
 
@@ -133,3 +135,46 @@ def test_order_from_mid_epoch_is_the_tail_of_the_plan(first_step):
 def test_order_leaves_no_image_out_for_ever():
     seen = {i for epoch in range(8) for step in steps(batches(19), epoch) for i in step[0]}
     assert seen == set(range(19))
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=8).filter(any), st.integers(0, 99), st.integers(0, 9))
+def test_balanced_order_gives_every_class_its_equal_part(sizes, seed, epoch):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    order = balanced_order(labels, seed, epoch)
+    assert len(order) == len(labels)
+    counts = np.bincount(labels[order], minlength=len(sizes))[np.array(sizes) > 0]
+    assert counts.max() - counts.min() <= 1
+    for label in np.flatnonzero(sizes):  # none comes twice more before another has come once more
+        times = np.bincount(order[labels[order] == label], minlength=len(labels))[labels == label]
+        assert times.max() - times.min() <= 1
+    assert np.array_equal(order, balanced_order(labels, seed, epoch))
+
+
+def test_balanced_order_visits_all_images_over_the_epochs():
+    labels = np.array([0] * 30 + [1] * 2)
+    seen = np.concatenate([balanced_order(labels, 0, epoch) for epoch in range(12)])
+    assert set(seen.tolist()) == set(range(32))
+    assert not np.array_equal(balanced_order(labels, 0, 0), balanced_order(labels, 0, 1))
+
+
+def test_balanced_sampling_finds_rare_defects_that_plain_training_misses(tmp_path):
+    """The workers' shares are those of one order, and a run with it learns the rare class."""
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (340, 16)), ("val", (40, 20))):
+        for is_defect, (label, count) in enumerate(zip(("good", "defect"), counts, strict=True)):
+            for number in range(count):
+                pixels = rng.normal(128, 12, (16, 16))
+                if is_defect:
+                    y, x = rng.integers(1, 9, 2)
+                    pixels[y : y + 5, x : x + 5] -= 40
+                path = tmp_path / "data" / split / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    settings = {"model.name": "resnet8", "model.width": 8, "recipe.epochs": 8, "recipe.global_batch_size": 32}
+    settings |= {"output_dir": str(tmp_path / "runs"), "metrics": ["balanced_accuracy"], "data.shift_pixels": 0}
+    scores = [
+        raytricks.train(tmp_path / "data", settings | {"data.balanced_sampling": on}).last["val_balanced_accuracy"]  # type: ignore[union-attr]
+        for on in (False, True)
+    ]
+    assert scores[1] > 0.8 and scores[1] > scores[0] + 0.1
+    assert [finding.code for finding in raytricks.diagnose(tmp_path / "data", settings)] == ["class-imbalance"]

@@ -195,17 +195,18 @@ def test_pack_of_a_table(small, tmp_path, suffix):
 def test_pack_of_a_table_without_splits_trains_on_all(small, tmp_path):
     (small / "list.csv").write_text("path,label\n" + "".join(f"{p},class {label}\n" for p, label in TABLE))
     result = pack(str(small / "list.csv"), tmp_path / "out", workers=1)
-    assert result.dataset.class_names == ("class 10", "class 2", "class 9")
+    assert result.dataset.class_names == ("class 2", "class 9", "class 10")
     assert list(result.dataset.splits) == ["train"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na,b\n", "has no column path, only file, label; wanted: path,label"),
+        ("where,label\na,b\n", "has no column path .*, only where, label; .*: wanted path,label"),
+        ("path,path,label\na,a,b\n", "has 2 columns 'path'; rename or remove all but one"),
         ("path,label\na.png,\nb.png,x\n", "row 1 has no label"),
         ("path,label\n,x\nb.png,y\n", "row 1 has no path"),
-        ("path,label,split\na.png,x,train\nb.png,y,dev\n", "row 2 has the split 'dev'; wanted: train, val or test"),
+        ("path,label,split\na.png,x,train\nb.png,y,fold1\n", "row 2 has the split 'fold1'; wanted: train, val or test"),
         ("path,label,split\na.png,x,val\nb.png,y,val\n", "has no row of the split train"),
         ("path,label,split\na.png,x,train\nb.png,y,train\nc.png,z,test\n", "class 'z' is not among the training"),
         ("path,label\na.png,x\n", "only one class, 'x'"),

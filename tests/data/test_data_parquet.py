@@ -67,6 +67,16 @@ def test_parquet_file_with_text_labels_is_trained_on(tmp_path):
     assert raytricks.load_model(result.run_dir).class_names == ("blue", "green", "red")
 
 
+def test_parquet_holds_out_whole_groups_of_a_column(tmp_path):
+    content = {"image": [png(i, 8) for i in range(40)], "label": [i % 2 for i in range(40)]}
+    parquet.write_table(pa.table(content | {"patient": [i // 4 for i in range(40)]}), tmp_path / "x.parquet")
+    found = find_data(DataConfig(path=str(tmp_path / "x.parquet"), group="patient"), 0)
+    assert found.evaluation.origin == "20% held out of train, 2 of 10 groups by patient"
+    assert not set(found.train.groups or ()) & set(found.evaluation.groups or ())
+    with pytest.raises(DataError, match="data.group is 'doctor', and x has no paths or columns to group"):
+        find_data(DataConfig(path=str(tmp_path / "x.parquet"), group="doctor"), 0)
+
+
 def test_parquet_says_what_is_wrong_with_it(tmp_path):
     def refused(match: str) -> None:
         with pytest.raises(DataError, match=match):

@@ -1,5 +1,7 @@
 """Holding out a part of the training images."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
@@ -63,7 +65,58 @@ def test_hold_out_keeps_files_sizes_and_labels_together():
         assert part.images.is_grayscale
 
 
-@pytest.mark.parametrize(("labels", "count"), [([0, 0, 1], 1), ([0, 0, 0], 0)])
-def test_hold_out_refuses_a_class_of_fewer_than_two(labels, count):
-    with pytest.raises(DataError, match=f"class 'b' has {count} image.*20% out .* add images or give a val/"):
-        hold_out(split_of(labels), 0.2, 0, "ab")
+def test_hold_out_leaves_classes_of_one_image_in_train():
+    kept, taken = hold_out(split_of([0, 0, 1, 3, 3, 3]), 0.3, 0, "abcd")
+    assert sorted(kept.labels.tolist()) == [0, 1, 3, 3]
+    assert sorted(taken.labels.tolist()) == [0, 3]
+    assert taken.origin == "33.3% held out of train"
+
+
+def test_hold_out_says_the_fraction_that_happened():
+    _, taken = hold_out(split_of(np.arange(60) % 30), 0.2, 0, [str(i) for i in range(30)])
+    assert (len(taken), taken.origin) == (30, "50% held out of train")
+
+
+def test_hold_out_refuses_classes_of_one_image_each():
+    with pytest.raises(DataError, match="no class, such as 'a', has more than one image: nothing can be held out"):
+        hold_out(split_of([0, 1, 2]), 0.2, 0, "abc")
+
+
+def test_hold_out_time_does_not_grow_with_images_times_classes():
+    labels = np.random.default_rng(0).integers(0, 20_000, 400_000)
+    images = FileImages(("",) * len(labels), np.ones(len(labels)), np.ones(len(labels)), True)
+    started_s = time.perf_counter()
+    hold_out(Split(labels, images, "train"), 0.2, 0, [""] * 20_000)
+    assert time.perf_counter() - started_s < 5  # a pass over all images for each class: 8 s and more
+
+
+@given(st.lists(st.integers(1, 12), min_size=6, max_size=30), st.floats(0.05, 0.6), st.integers(0, 2**31 - 1))
+def test_hold_out_tears_no_group_apart_and_empties_no_class(sizes, fraction, seed):
+    groups = tuple(f"g{number}" for number, size in enumerate(sizes) for _ in range(size))
+    labels = np.array([int(group[1:]) % 2 for group in groups])
+    whole = Split(labels, split_of(labels).images, "train", groups)
+    kept, taken = hold_out(whole, fraction, seed, "ab")
+    assert not set(kept.groups or ()) & set(taken.groups or ())
+    assert sorted((*(kept.groups or ()), *(taken.groups or ()))) == sorted(groups)
+    assert set(kept.labels) == {0, 1}
+    for split in (kept, taken):
+        assert split.groups == tuple(groups[i] for i in numbers(split))
+        assert split.labels.tolist() == labels[numbers(split)].tolist()
+    assert taken.origin.endswith(f"held out of train, {len(set(taken.groups or ()))} of {len(sizes)} groups")
+
+
+def test_hold_out_of_groups_comes_near_the_fraction_in_every_class():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 9, 200)
+    groups = tuple(f"g{number}" for number, size in enumerate(sizes) for _ in range(size))
+    labels = np.repeat(rng.integers(0, 4, 200), sizes)
+    images = FileImages(groups, np.ones(len(groups)), np.ones(len(groups)), True)
+    for seed in range(5):
+        _, taken = hold_out(Split(labels, images, "train", groups), 0.2, seed, "abcd")
+        assert np.bincount(taken.labels) / np.bincount(labels) == pytest.approx([0.2] * 4, abs=0.03)
+
+
+def test_hold_out_refuses_a_single_group():
+    labels = np.array([0, 0, 1, 1])
+    with pytest.raises(DataError, match="has more than one group"):
+        hold_out(Split(labels, split_of(labels).images, "train", ("g",) * 4), 0.2, 0, "ab")

@@ -314,6 +314,11 @@ def test_slurm_script_starts_ray_with_a_token_trains_and_leaves_nothing(slurm: d
     address = f"127.0.0.1:{20000 + int(slurm['SLURM_JOB_ID']) % 10000}"
     assert "--head" in starts[0] and f"--address={address}" in starts[1]
     assert f"auth token {address}" in made
+    folder = next(word for word in starts[0].split() if word.startswith("--temp-dir=")).split("=")[1]
+    parent = str(Path(folder).parent)
+    assert re.fullmatch(rf"/tmp/raytricks-{slurm['SLURM_JOB_ID']}-[0-9a-f]{{8}}", parent), "a name that can be guessed"
+    made_at = next(number for number, call in enumerate(made) if call.startswith("srun") and "mkdir -m 700" in call)
+    assert parent in made[made_at] and made_at < made.index(starts[0]) and not Path(parent).exists()
     assert "token 600 65" in made, "the token's file, which only its owner may read"
     assert not list(Path(slurm["CALLS"]).parent.rglob("auth_token")), "the token outlived the job"
     (training,) = [call for call in made if call.startswith("raytricks train")]

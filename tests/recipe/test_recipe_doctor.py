@@ -24,6 +24,10 @@ def named(name: str) -> DatasetStats:
     return DatasetStats(name, 51_200, 10, 32, True, False)
 
 
+def counted(*class_counts: int) -> DatasetStats:
+    return DatasetStats("tiles", 51_200, len(class_counts), 32, True, False, class_counts)
+
+
 TILES = named("tiles")
 PHOTOS = DatasetStats("photos", 51_200, 10, 375, False, False)
 IMAGENET = DatasetStats("imagenet", 1_281_167, 1000, 375, False, False)
@@ -256,6 +260,9 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"class_names": ("left_hand", "right_hand")},
         {"class_names": ("left_hand", "right_hand"), "data.horizontal_flip": False},
     ),
+    ("class-imbalance", {"stats": counted(5000, 101, 0, 10, 0)}, {"stats": counted(5000, 500, 0)}),
+    ("class-imbalance", {"stats": counted(240, 12)}, {"stats": counted(240, 12), "data.balanced_sampling": True}),
+    ("class-imbalance", {"stats": counted(1001, 100)}, {"stats": counted(1000, 100)}),
     ("fp16-on-cpu", {"device_type": "cpu", "precision": "fp16"}, {"device_type": "cuda", "precision": "fp16"}),
     ("fp16-on-cpu", {"device_type": "cpu", "precision": "fp16"}, {"device_type": "cpu", "precision": "bf16"}),
     (

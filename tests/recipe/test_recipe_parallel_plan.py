@@ -70,6 +70,32 @@ def test_execution_fitting_images_leave_batch_norm_two(num_workers, batch, fitti
     assert (parallel.micro_batch_size, parallel.accumulation_steps) == (micro, steps)
 
 
+@pytest.mark.parametrize(("num_workers", "batch", "fitting_images"), [(3, 32, 2), (3, 32, 5), (2, 21, 5), (4, 33, 4)])
+def test_execution_fitting_images_give_all_workers_as_many_forward_passes(num_workers, batch, fitting_images):
+    """32 over 3 workers is 11, 11 and 10: pieces of at most 2 would be 6, 6 and 5."""
+    parallel = plan(num_workers, batch, "auto", "group", fitting_images)
+    shares = {batch // num_workers, -(-batch // num_workers)}
+    assert {-(-share // parallel.micro_batch_size) for share in shares} == {parallel.accumulation_steps}
+
+
+def test_execution_refuses_synchronised_batch_norm_with_unequal_forward_passes():
+    settings = {"tricks.sync_batch_norm": True, "hardware.precision": "fp32", "recipe.global_batch_size": 32}
+    config = load_config(None, settings | {"hardware.images_per_device": 5}).config
+    with pytest.raises(ConfigError, match="equally many forward passes, this batch would give them 2 and 3"):
+        plan_parallel(config, num_workers=3, device_type="cuda")
+    plan_parallel(config, num_workers=2, device_type="cuda")
+
+
+def test_execution_refuses_powersgd_with_fp16():
+    settings = {"tricks.gradient_compression.kind": "powersgd", "hardware.precision": "fp16"}
+    config = load_config(None, settings).config
+    with pytest.raises(ConfigError, match="does not survive an overflow of fp16"):
+        plan_parallel(config, num_workers=2, device_type="cuda")
+    plan_parallel(
+        load_config(None, settings | {"hardware.precision": "bf16"}).config, num_workers=2, device_type="cuda"
+    )
+
+
 def test_execution_fitting_images_do_not_help_a_share_of_one():
     with pytest.raises(ConfigError, match="needs 2 images in each forward pass, a worker would get 1"):
         plan(2, 3, "auto", fitting_images=1)

@@ -95,7 +95,7 @@ def test_resolve_twice_changes_nothing():
 
 def test_facts_of_a_folder(tmp_path):
     found = stats_of(plan_run(image_folder(tmp_path / "pets", [(50, 40)], "L"), FOUR_PER_CLASS).splits)
-    assert found == DatasetStats("pets", 6, 2, 40, False, True)
+    assert found == DatasetStats("pets", 6, 2, 40, False, True, (3, 3))
     assert found.size_text == "about 40 px"
 
 

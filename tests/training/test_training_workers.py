@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from raytricks.config import ExperimentConfig
 from raytricks.data.batches import TrainBatches
 from raytricks.data.order import epoch_order
 from raytricks.errors import CheckpointError, InterruptedRun, NonFiniteError
+from raytricks.training import agreement, checkpoint
 from raytricks.training.checkpoint import newest_checkpoint
 from raytricks.training.evaluation import evaluate
 from raytricks.training.loop import TrainingJob, _Run, run_epochs
@@ -204,3 +206,49 @@ def test_workers_that_were_lost_before_they_saved_count_in_the_note_of_those_aft
         "resumed from step-00000002, on 1 workers instead of 2",
         "resumed from step-00000002",
     ]
+
+
+def agreed_on(worker: Worker, own: dict[int, str]) -> tuple[str, bool]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "resolve_precision", lambda requested, device_type: own[worker.rank])
+        config, note = agreement.with_agreed_precision(ExperimentConfig(), worker)
+    return config.hardware.precision, note is not None
+
+
+@pytest.mark.parametrize(
+    ("own", "agreed", "is_noted"),
+    [
+        ({0: "fp16", 1: "bf16"}, "fp16", True),  # a T4 and an A10
+        ({0: "bf16", 1: "fp16"}, "fp16", True),
+        ({0: "bf16", 1: "fp32"}, "fp32", True),  # CPUs with and without AVX512_BF16
+        ({0: "bf16", 1: "bf16"}, "bf16", False),
+    ],
+)
+def test_workers_of_several_generations_agree_on_a_precision(fleet, own, agreed, is_noted):
+    assert fleet.run(2, agreed_on, own) == [(agreed, is_noted)] * 2
+
+
+def restored_step(worker: Worker, job: TrainingJob, blind: int) -> int:
+    """Go on; one worker cannot read the newest checkpoint for a moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        load = checkpoint._load_state
+
+        def fail(path):
+            if worker.rank == blind and path.parent.name.endswith("4"):
+                raise OSError("stale file handle")
+            return load(path)
+
+        patch.setattr(checkpoint, "_load_state", fail)
+        run = _Run(job, worker, lambda: 0, None)
+    run.close()
+    return run.state.step
+
+
+def test_workers_go_on_from_one_checkpoint_or_none_does(fleet, make_job):
+    job = make_job(recipe__epochs=2, num_train=64, recipe__global_batch_size=32, checkpoint__keep=2)
+    fleet.run(2, train_all, job)
+    assert fleet.run(2, restored_step, job, -1) == [4, 4]
+    outcomes = fleet.run(2, restored_step, job, 1)
+    assert all(isinstance(outcome, CheckpointError) for outcome in outcomes), outcomes
+    assert "stale file handle" in str(outcomes[1]) and "another worker cannot read" in str(outcomes[0])
+    assert fleet.run(2, restored_step, job, 0) == [2, 2]  # the first worker chooses

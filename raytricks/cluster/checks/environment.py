@@ -6,11 +6,11 @@ distributed     two workers that really train
 """
 
 from collections.abc import Iterator
-import os
 from pathlib import Path
 
 from raytricks.cluster.checks.access import check_token
 from raytricks.cluster.checks.cluster import check_workers, cluster_address
+from raytricks.cluster.checks.folders import check_sockets, check_user, ray_directory
 from raytricks.cluster.checks.machine import RAY_DISK, check_devices, check_machines, check_versions, count_gpus
 from raytricks.cluster.checks.probe import read_facts
 from raytricks.cluster.checks.result import CheckResult, ok
@@ -29,10 +29,12 @@ def check_environment(config: ExperimentConfig, *, distributed: bool = False) ->
     address = cluster_address()
     output_dir = Path(config.output_dir).expanduser().resolve()
     yield check_versions()
-    facts = read_facts({"output_dir": str(output_dir), RAY_DISK: str(_ray_directory())})
+    facts = read_facts({"output_dir": str(output_dir), RAY_DISK: str(ray_directory())})
     devices = check_devices(config, is_cluster=address is not None, cpus=facts["cpus"])
     yield devices
     yield from check_machines({"here": facts}, is_cluster=address is not None)
+    yield check_user()
+    yield check_sockets()
     yield check_storage_here(output_dir)
     yield check_data_here(config.data)
     yield check_token()
@@ -50,8 +52,3 @@ def check_environment(config: ExperimentConfig, *, distributed: bool = False) ->
         from raytricks.cluster.checks.on_ray import check_on_ray
 
         yield from check_on_ray(config, address, output_dir, use_gpu=use_gpu, distributed=distributed)
-
-
-def _ray_directory() -> Path:
-    """Return where Ray 2.60 on Linux puts its sessions."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")

@@ -12,6 +12,7 @@ from ray import cloudpickle
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raytricks import limits
 from raytricks.cluster.checks import probe as probe_module
 from raytricks.cluster.checks.machine import check_machines
 from raytricks.cluster.checks.probe import describe_path, read_facts, read_mark, write_mark
@@ -104,7 +105,9 @@ def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_
     write_mark(trial_dir / "driver", mark)
     request = {"trial_dir": str(trial_dir), "mark": mark, "output_dir": str(output_dir), "data_path": data_path}
     found = NodeAnswers(data_here=None if data_path is None else describe_path(data_path))
-    cloudpickle.register_pickle_by_value(probe_module)  # a node may lack raytricks
+    carried = (probe_module, limits)  # a node may lack raytricks
+    for module in carried:
+        cloudpickle.register_pickle_by_value(module)
     probes: dict[str, Any] = {}
     try:
         for name, node_id in nodes.items():
@@ -119,7 +122,8 @@ def ask_nodes(nodes: Mapping[str, str], trial_dir: Path, output_dir: Path, data_
                 del found.answers[name]
                 found.silent[name] = _reason(error)
     finally:
-        cloudpickle.unregister_pickle_by_value(probe_module)
+        for module in carried:
+            cloudpickle.unregister_pickle_by_value(module)
         for probe in probes.values():
             ray.kill(probe)
     deadline_s = time.monotonic() + _FILE_TIMEOUT_S

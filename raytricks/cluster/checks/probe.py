@@ -1,7 +1,7 @@
 """What a machine tells about itself; the same here and on each node of a cluster.
 
 Ray carries this module to the nodes by value, so that a node without raytricks answers too: it
-imports the standard library only.
+imports the standard library and `raytricks.limits`, which travels with it, only.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ import shutil
 import sys
 import time
 from typing import Any
+
+from raytricks import limits
 
 _PACKAGES = ("raytricks", "ray", "torch", "torchvision", "pyarrow", "numpy")
 _SHARED_MEMORY = "/dev/shm"
@@ -61,8 +63,8 @@ def read_facts(places: dict[str, str]) -> dict[str, Any]:
         "host": platform.node(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "cpus": _cpus(),
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "cpus": limits.usable_cpus(),
+        "memory_bytes": limits.memory_bytes(),
         "shared_memory": _space(memory) if memory.is_dir() else None,
         "open_files": _open_files(),
         "disks": {label: {"path": path, **_space(Path(path))} for label, path in places.items()},
@@ -123,16 +125,6 @@ def describe_path(path: str) -> dict[str, Any]:
         return {"kind": None, "entries": ""}
     listed = hashlib.sha256("\n".join(names[:_MOST_NAMES]).encode(errors="replace")).hexdigest()
     return {"kind": "directory", "entries": f"{len(names)}-{listed}"}
-
-
-def _cpus() -> int:
-    """Return the CPUs, no more than a container may use, as Ray counts them."""
-    count = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(count, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no such limit, or "max"
-        return count
 
 
 def _space(path: Path) -> dict[str, int]:

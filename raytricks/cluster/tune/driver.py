@@ -4,16 +4,23 @@ The trials' own files hold their state: a study that was cut off is carried out 
 trial hands out what it has made before it goes on. Nothing that Tune has saved is read.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 import importlib.util
 import os
 import shutil
 from typing import Any
 
-from raytricks.cluster.placement import cpus_per_trial_worker, require_chosen_device
+from raytricks.cluster.placement import (
+    Node,
+    alive_nodes,
+    cpus_per_trial_worker,
+    require_chosen_device,
+    require_room,
+    room_for_workers,
+)
 from raytricks.cluster.requests import RAY_FOLDER, STOP_FILE
-from raytricks.cluster.session import require_resources
 from raytricks.config import ExperimentConfig
 from raytricks.errors import ClusterError, ConfigError
 from raytricks.training.records import Record
@@ -37,6 +44,8 @@ def run_trials(
     listener: Callable[[int, Record | None, str], None],
     stop_requested: Callable[[], int],
     trial_class: Any = None,
+    say: Callable[[str], None] = lambda line: None,
+    started: Callable[[], None] = lambda: None,
 ) -> None:
     """Carry out all trials that have not ended; returns when none is left to train.
 
@@ -51,15 +60,31 @@ def run_trials(
             before, (n, None, status) at its end, with a status of `TrialOutcome`.
         stop_requested: polled; a signal number ends all trials, which keep what they have saved.
         trial_class: subclass of OneWorkerTrial to use in its place.
+        say: given lines while there is no room for a trial yet.
+        started: called once there is room: from then on `stop_requested` is polled.
 
     Raises:
-        ClusterError: not even one trial fits.
+        ClusterError: not even one trial finds room in time, or a node does not see the study's directory.
         InterruptedRun: a stop was requested.
         RaytricksError: Ray Tune itself failed.
     """
     task = replace(task, trials_dir=task.trials_dir.resolve())
+    from raytricks.cluster.room import await_room  # the seam: Ray reads the environment when it is imported
+    from raytricks.cluster.shared import require_shared
+
+    num_workers = max(1, task.base.most_workers)
     require_chosen_device([resources], task.base.hardware.device, use_gpu=use_gpu)
-    slots = trial_slots(task.base, resources, use_gpu=use_gpu)
+    await_room(
+        num_workers=num_workers,
+        most_workers=num_workers,
+        cpus=cpus_per_trial_worker(task.base),
+        use_gpu=use_gpu,
+        wait_s=task.base.hardware.wait_s,
+        say=say,
+    )
+    nodes = alive_nodes()
+    resources = dict(sum((Counter(node) for node in nodes), Counter()))  # more may have come
+    slots = trial_slots(task.base, nodes, use_gpu=use_gpu)
     _refuse_turns(task, slots, resources)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -69,7 +94,10 @@ def run_trials(
     ray_folder = task.trials_dir.parent / RAY_FOLDER
     shutil.rmtree(ray_folder, ignore_errors=True)  # of a launch that was cut off
 
-    from raytricks.cluster.tune.tuner import fit_trials  # the seam: Ray reads the environment when it is imported
+    require_shared(task.trials_dir)
+    from raytricks.cluster.tune.tuner import fit_trials  # the seam, again
+
+    started()
 
     fit_trials(
         task,
@@ -83,17 +111,15 @@ def run_trials(
     shutil.rmtree(ray_folder, ignore_errors=True)
 
 
-def trial_slots(config: ExperimentConfig, resources: dict[str, float], *, use_gpu: bool) -> int:
-    """Return how many trials are trained at a time.
+def trial_slots(config: ExperimentConfig, nodes: Sequence[Node], *, use_gpu: bool) -> int:
+    """Return how many trials are trained at a time on nodes with such resources.
 
     Raises:
         ClusterError: not even one trial fits.
     """
     num_workers, cpus = max(1, config.most_workers), cpus_per_trial_worker(config)
-    require_resources(resources, num_workers=num_workers, cpus_per_worker=cpus, use_gpu=use_gpu)
-    slots = int(resources.get("CPU", 0) // (num_workers * cpus))
-    if use_gpu:
-        slots = min(slots, int(resources.get("GPU", 0) // num_workers))
+    require_room(nodes, num_workers=num_workers, cpus_per_worker=cpus, use_gpu=use_gpu)
+    slots = room_for_workers(nodes, cpus=cpus, use_gpu=use_gpu) // num_workers
     return min(slots, config.tune.concurrent_trials or slots)
 
 

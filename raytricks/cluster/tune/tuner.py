@@ -10,7 +10,7 @@ from ray import tune
 
 from raytricks.cluster.failures import as_raytricks_error
 from raytricks.cluster.follower import FitThread
-from raytricks.cluster.placement import cpus_per_trial_worker
+from raytricks.cluster.placement import alive_nodes, cpus_per_trial_worker
 from raytricks.cluster.requests import RAY_FOLDER, STOP_FILE
 from raytricks.cluster.tune.events import TrialEvents
 from raytricks.cluster.tune.nested import ManyWorkersTrial
@@ -140,11 +140,17 @@ def _per_trial(task: StudyTask, slots: int, resources: dict[str, float], use_gpu
     """
     takes_turns = task.base.tune.scheduler in TAKING_TURNS
     if task.base.most_workers > 1:
-        return {"memory": int(resources["memory"] // slots) if takes_turns else _NESTED_MEMORY_BYTES}
+        most = min(resources["memory"] / slots, _largest("memory"))
+        return {"memory": int(most) if takes_turns else _NESTED_MEMORY_BYTES}
     cpus: float = cpus_per_trial_worker(task.base)
     if takes_turns and task.base.tune.concurrent_trials:
-        cpus = max(cpus, resources["CPU"] / slots)
+        cpus = max(cpus, min(resources["CPU"] / slots, _largest("CPU")))
     return {"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {})
+
+
+def _largest(resource: str) -> float:
+    """Return what the largest node has: for more, Ray would wait for ever."""
+    return max((node.get(resource, 0.0) for node in alive_nodes()), default=0.0)
 
 
 def _optuna(task: StudyTask):

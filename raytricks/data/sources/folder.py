@@ -1,146 +1,113 @@
 """A folder of class folders: DATA/class/image.jpg, or DATA/train/class/... with val/ or test/."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from raytricks.config.schema import DataConfig
-from raytricks.data.header_scan import read_headers
+from raytricks.data.class_names import in_class_order, look_alike_notes, readable, some
 from raytricks.data.image_formats import IMAGE_SUFFIXES
-from raytricks.data.sources.walk import LeftOut, images_below
-from raytricks.data.splits import FoundSplits, Split
+from raytricks.data.sources.files import FileListing, ListedFiles, open_listing
+from raytricks.data.sources.layout import WANTED, LayoutSetting, find_layout
+from raytricks.data.sources.walk import LeftOut, content_of, images_below
+from raytricks.data.splits import FoundSplits
 from raytricks.errors import DataError
 from raytricks.parts.hooks import Hooks
-
-LAYOUT = "wanted: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg with DIR/val/CLASS/*.jpg"
-_EVALUATION_NAMES = ("val", "validation", "valid")
-_SHOWN_CLASSES = 5
+from raytricks.suggest import did_you_mean
 
 
-@dataclass(frozen=True)
-class ListedFiles:
-    """Image files with their labels; none was opened."""
-
-    paths: tuple[str, ...]
-    labels: np.ndarray
-    origin: str
-
-
-@dataclass(frozen=True)
-class FolderListing:
-    """The files of each split ("train", "val", "test") of a folder."""
-
-    class_names: tuple[str, ...]
-    splits: dict[str, ListedFiles]
-    notes: tuple[str, ...]
-
-
-def load_folder(directory: Path) -> FoundSplits:
+def load_folder(directory: Path, layout: LayoutSetting = "auto", group: str | None = None) -> FoundSplits:
     """Scan a data folder; reads each image's header, decodes nothing.
+
+    Args:
+        layout, group: settings of `data`.
 
     Raises:
         DataError: as of `list_folder`, or a file that is no image.
     """
-    listing = list_folder(directory)
-    splits = {name: Split(s.labels, read_headers(s.paths), s.origin) for name, s in listing.splits.items()}
-    name = directory.resolve().name
-    return FoundSplits(name, listing.class_names, splits["train"], splits.get("val"), splits.get("test"), listing.notes)
+    return open_listing(list_folder(directory, layout), group)
 
 
 def open_splits(config: DataConfig) -> FoundSplits:
     """Scan the folder that data.path names."""
-    return load_folder(Path(config.path or "").expanduser())
+    return load_folder(Path(config.path or "").expanduser(), config.layout, config.group)
 
 
-def list_folder(directory: Path) -> FolderListing:
-    """Find the image files of a data folder; opens none.
+def list_folder(directory: Path, layout: LayoutSetting = "auto") -> FileListing:
+    """Find the image files of a data folder; opens only those without a usual suffix.
+
+    Classes are numbered by the training images, in `in_class_order`; other splits are mapped by name.
 
     Raises:
         DataError: missing, not a folder, no class folders, an empty class, fewer than two
-            classes, or other classes in another split.
+            classes, a class that the training images lack, or a layout that can be read in two ways.
     """
     _require_directory(directory)
-    train_dir = directory / "train"
-    if not train_dir.is_dir():
-        _require_no_lone_split(directory)
-        names, files, notes = _scan(directory, "the images")
-        return FolderListing(names, {"train": files}, notes)
-    names, files, notes = _scan(train_dir, "train")
-    splits = {"train": files}
-    for kind, folder_names in (("val", _EVALUATION_NAMES), ("test", ("test",))):
-        found = next((directory / name for name in folder_names if (directory / name).is_dir()), None)
-        if found is not None:
-            other_names, splits[kind], other_notes = _scan(found, found.name)
-            _require_equal_classes(names, other_names, found)
-            notes += other_notes
-    return FolderListing(names, splits, notes)
+    left_out, notes = LeftOut(), ()
+    found = find_layout(directory, layout, left_out)
+    class_names = in_class_order(found.class_dirs["train"])
+    if len(class_names) < 2:
+        table = next((path for path in sorted(directory.glob("*.csv"))), None)
+        hint = "" if table is None else f"; to take the classes from a table, name it: {table}"
+        raise DataError(f"{directory}: only one class, {', '.join(class_names)!r}; at least 2 are needed{hint}")
+    splits = {}
+    for split, class_dirs in found.class_dirs.items():
+        of_split = f"{found.origins[split]}/" if len(found.class_dirs) > 1 else ""
+        images = {name: _images_of(of_split + name, folders, left_out) for name, folders in class_dirs.items()}
+        if split != "train":
+            images = {name: paths for name, paths in images.items() if paths}
+            if not images:
+                left_out.beside.append(f"{found.origins[split]}/ (no images)")
+                continue
+        _require_known_classes(directory, found.origins[split], images, class_names)
+        for name, folders in class_dirs.items():
+            if not images.get(name) and split == "train":
+                raise _empty_class(folders[0], name)
+            if len(folders) > 1 and len({folder.name for folder in folders}) > 1:
+                merged = " and ".join(repr(folder.name) for folder in folders)
+                notes += (f"{directory}: the folders {merged} of {found.origins[split]} are one class, {name!r}",)
+        splits[split] = _listed(directory, images, class_names, found.origins[split])
+    notes += left_out.notes(directory) + look_alike_notes(directory, class_names)
+    return FileListing(directory.resolve().name, class_names, splits, notes)
 
 
 def _require_directory(directory: Path) -> None:
     if not directory.exists():
-        raise DataError(f"{directory}: no such data directory; {LAYOUT}")
+        raise DataError(f"{directory}: no such data directory; {WANTED}")
     if not directory.is_dir():
-        raise DataError(f"{directory}: is a file, not a data directory; {LAYOUT}")
+        raise DataError(f"{directory}: is a file, not a data directory; {WANTED}")
 
 
-def _require_no_lone_split(directory: Path) -> None:
-    lone = [name for name in (*_EVALUATION_NAMES, "test") if _holds_folders(directory / name)]
-    if lone:  # else val/ and test/ would be taken for two classes
-        raise DataError(f"{directory}: holds {lone[0]}/ but no train/; {LAYOUT}")
+def _images_of(name: str, folders: list[Path], left_out: LeftOut) -> list[str]:
+    return [path for folder in folders for path in images_below(folder, left_out, name)]
 
 
-def _holds_folders(directory: Path) -> bool:
-    return directory.is_dir() and any(d.is_dir() for d in _content(directory))
-
-
-def _content(directory: Path) -> list[Path]:
+def _empty_class(folder: Path, name: str) -> DataError:
     try:
-        return list(directory.iterdir())
+        content_of(folder, LeftOut())
     except OSError as error:
-        raise DataError(f"{directory}: cannot be read ({error.strerror}); check your access to it") from None
+        return DataError(f"{folder}: cannot be read ({error.strerror}); check your access to it")
+    return DataError(
+        f"{folder}: class {name!r} has no image ({', '.join(IMAGE_SUFFIXES)}); add some or remove the folder"
+    )
 
 
-def _scan(directory: Path, origin: str) -> tuple[tuple[str, ...], ListedFiles, tuple[str, ...]]:
-    class_dirs = sorted(d for d in _content(directory) if d.is_dir() and not d.name.startswith("."))
-    if not class_dirs:
-        raise DataError(f"{directory}: holds {_describe_content(directory)} but no class folders; {LAYOUT}")
-    paths: list[str] = []
-    labels: list[int] = []
-    left_out = LeftOut()
-    for label, class_dir in enumerate(class_dirs):
-        images = images_below(class_dir, left_out)
-        if not images:
-            _content(class_dir)  # says why, where the folder cannot be read
-            raise DataError(
-                f"{class_dir}: class {class_dir.name!r} has no image ({', '.join(IMAGE_SUFFIXES)}); "
-                "add some or remove the folder"
-            )
-        paths += images
-        labels += [label] * len(images)
-    if len(class_dirs) < 2:
-        raise DataError(f"{directory}: only one class, {class_dirs[0].name!r}; at least 2 are needed")
-    files = ListedFiles(tuple(paths), np.array(labels), origin)
-    return tuple(d.name for d in class_dirs), files, left_out.notes(directory)
+def _require_known_classes(
+    directory: Path, origin: str, images: dict[str, list[str]], class_names: tuple[str, ...]
+) -> None:
+    unknown = [name for name in images if name not in class_names]
+    if unknown:
+        raise DataError(
+            f"{directory}: {origin} has images of {some(unknown)}, of which there are none to train on (there are of "
+            f"{some(class_names)}); add some or remove them{did_you_mean(unknown[0], class_names, 1)}"
+        )
 
 
-def _require_equal_classes(names: tuple[str, ...], other_names: tuple[str, ...], other: Path) -> None:
-    missing, extra = sorted(set(names) - set(other_names)), sorted(set(other_names) - set(names))
-    if missing or extra:
-        parts = [f"only in train: {_shorten(missing)}"] if missing else []
-        parts += [f"only in {other.name}: {_shorten(extra)}"] if extra else []
-        raise DataError(f"{other}: its classes differ from train's; {'; '.join(parts)}; make them equal")
-
-
-def _shorten(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN_CLASSES])
-    return shown + (f" and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else "")
-
-
-def _describe_content(directory: Path) -> str:
-    files = [f for f in _content(directory) if f.is_file()]
-    images = sum(f.suffix.lower() in IMAGE_SUFFIXES for f in files)
-    return "nothing" if not files else f"{len(files)} files ({images} images)"
+def _listed(directory: Path, images: dict[str, list[str]], class_names: tuple[str, ...], origin: str) -> ListedFiles:
+    in_order = [(label, path) for label, name in enumerate(class_names) for path in images.get(name, ())]
+    paths = tuple(path for _, path in in_order)
+    names = tuple(readable(path.removeprefix(f"{directory}/")) for path in paths)
+    return ListedFiles(paths, np.array([label for label, _ in in_order], np.int64), origin, names)
 
 
 def _holds(path: str) -> bool:

@@ -130,7 +130,7 @@ def _opened(path: Path, name: str, *, is_fashion: bool) -> FoundSplits:
 
 def _class_names(path: Path, train: Split, *, is_fashion: bool) -> tuple[str, ...]:
     num_classes = int(train.labels.max()) + 1
-    if is_fashion and num_classes <= len(FASHION_MNIST_CLASSES):
+    if is_fashion and num_classes == len(FASHION_MNIST_CLASSES):
         return FASHION_MNIST_CLASSES
     return tuple(str(label) for label in range(num_classes))
 

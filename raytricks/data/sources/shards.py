@@ -1,6 +1,7 @@
 """Packed shards: what `raytricks data pack` wrote, on this machine or at a URL."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,17 +16,19 @@ from raytricks.data.shard_format import (
     read_index,
     require_size,
 )
+from raytricks.data.sources.files import groups_in
 from raytricks.data.splits import FoundSplits, ShardImages, Split
 from raytricks.data.storage import Storage, expand_user, storage_at
 from raytricks.errors import DataError
 from raytricks.parts.hooks import Hooks
 
 
-def load_shards(root: str) -> FoundSplits:
+def load_shards(root: str, group: str | None = None) -> FoundSplits:
     """Open packed data: reads dataset.json and the indexes, no image.
 
     Args:
         root: directory or URL.
+        group: data.group, looked for in what the images were called in their source.
 
     Raises:
         DataError: unfinished, of another version, or a file that is missing, of another size
@@ -36,6 +39,12 @@ def load_shards(root: str) -> FoundSplits:
     if "train" not in dataset.splits:
         raise DataError(f"{storage.root}: has no train split; pack data that has one")
     splits = {name: _open_split(storage, dataset, dataset.splits[name]) for name in SPLITS if name in dataset.splits}
+    if group is not None:
+        root = storage.root
+        splits = {
+            name: replace(split, groups=groups_in(source_names(root, dataset.splits[name]), group))
+            for name, split in splits.items()
+        }
     notes = ()
     if dataset.skipped:
         notes = (f"{storage.root}: {len(dataset.skipped)} unreadable images were left out when it was packed",)
@@ -74,13 +83,14 @@ def _open_split(storage: Storage, dataset: Dataset, entry: SplitEntry) -> Split:
         heights=column("height").astype(np.int64),
         widths=column("width").astype(np.int64),
         is_grayscale=entry.is_grayscale,
+        is_deep=entry.is_deep,
     )
     return Split(labels, images, entry.origin)
 
 
 def open_splits(config: DataConfig) -> FoundSplits:
     """Open the packed data that data.path names."""
-    return load_shards(config.path or "")
+    return load_shards(config.path or "", config.group)
 
 
 def _holds(path: str) -> bool:

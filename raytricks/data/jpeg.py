@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
-import simplejpeg
 import torch
 from torch import Tensor
 import torchvision  # noqa: F401 (its import registers torch.ops.image)
@@ -86,6 +85,8 @@ def _decode_with_torchvision(content: bytes | memoryview, channels: int) -> Tens
 def _decode_with_simplejpeg(
     content: bytes | memoryview, size: tuple[int, int], channels: int, reduction: int
 ) -> Tensor:
+    import simplejpeg  # an optional extra, which only data.decoder=simplejpeg asks for
+
     width, height = (-(-side // reduction) for side in size)
     colours = "GRAY" if channels == 1 else "RGB"
     pixels = simplejpeg.decode_jpeg(content, colours, min_height=height, min_width=width, min_factor=reduction)

@@ -1,7 +1,8 @@
 """Exact evaluation: every image once, counts summed over the workers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
+import time
 
 import torch
 from torch import Tensor
@@ -10,12 +11,13 @@ import torch.nn.functional as F
 from raytricks.data.augmentation import Transform
 from raytricks.data.batches import evaluation_batches
 from raytricks.data.prepared import LabelledImages
-from raytricks.errors import NonFiniteError
+from raytricks.errors import InterruptedRun, NonFiniteError
 from raytricks.recipe.chain import Metric
 from raytricks.training.worker import Worker
 from raytricks.tricks.mixed_precision import Precision, autocast
 
 _TOP = 5
+_ASK_INTERVAL_S = 1.0  # a request may be a file on a network
 
 
 def evaluate(
@@ -29,15 +31,23 @@ def evaluate(
     precision: Precision,
     channels_last: bool,
     metrics: Sequence[Metric] = (),
+    stop_requested: Callable[[], int] = lambda: 0,
 ) -> dict[str, float]:
     """Measure top-1, top-5, plain cross-entropy and further metrics of a split.
 
     Shards without padding and adds up sums and counts, so the result does not depend on the
     number of workers. Collective.
 
+    Args:
+        stop_requested: a number other than 0 ends the evaluation on all workers; asked about once a second.
+
     Returns:
         top1, top5 (parts of 1; top5 only with more than 5 classes), cross_entropy, num_images, and each metric
         under its name.
+
+    Raises:
+        InterruptedRun: a stop was requested.
+        NonFiniteError: the loss is not finite.
     """
     nothing = torch.zeros(0, num_classes, device=worker.device)  # a worker may get no image of a small split
     counted = [_counts(metric, nothing, nothing[:, 0].long(), num_classes) for metric in metrics]
@@ -45,6 +55,7 @@ def evaluate(
     sums = torch.zeros(4, dtype=torch.float64, device=worker.device)
     was_training = model.training
     model.eval()
+    asked, asked_s = 0, time.monotonic()
     with torch.inference_mode():
         for inputs, labels in evaluation_batches(
             data,
@@ -63,7 +74,14 @@ def evaluate(
             sums += torch.stack([best[:, 0].sum(), best.any(dim=1).sum(), loss, count])
             for index, metric in enumerate(metrics):
                 counted[index] += _counts(metric, logits, labels, num_classes)
+            if time.monotonic() - asked_s >= _ASK_INTERVAL_S:
+                asked, asked_s = stop_requested(), time.monotonic()
+                if asked:
+                    break
     model.train(was_training)
+    asked = worker.largest_over_workers(asked)
+    if asked:
+        raise InterruptedRun("stopped in the evaluation; all training steps are saved", asked)
     top1, top5, loss, count = worker.sum_over_workers(sums).tolist()
     assert count == len(data), f"evaluated {count} of {len(data)} images"
     if not math.isfinite(loss):

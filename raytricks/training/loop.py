@@ -6,7 +6,10 @@
         for each step of the epoch's order (from the restored one on):
             micro-batches -> gradient (again with fewer images at once, when out of memory) -> check it -> update
             now and then: fetch the step log, write it, save a checkpoint, obey a stop request
-        average batch-norm statistics -> evaluate -> write the epoch -> save -> yield
+        average batch-norm statistics -> save -> evaluate -> write the epoch -> yield
+
+An epoch is saved before it is evaluated, which may fail or be cut off: a run that goes on from there
+evaluates it first, unless its record is written.
 
 Every worker runs it in lockstep; the first one writes the files. What decides a collective
 (a stop, a save, a fetch) depends on the step or is agreed over the workers.
@@ -68,7 +71,8 @@ def run_epochs(
     """Train, yielding the metrics of each epoch; resumes from the run's newest valid checkpoint.
 
     Args:
-        stop_requested: polled on the first worker; a signal number (or `signals.LEAVE`) asks to save and stop.
+        stop_requested: polled on the first worker between steps, on all while they evaluate; a signal number (or
+            `signals.LEAVE`) asks to save and stop.
         listener: given each record that is written, on the first worker.
 
     Raises:
@@ -114,23 +118,28 @@ class _Run:
         self._metrics = metrics_of(config)
         self._step_totals, self._summaries = chain.calls("step_totals"), chain.calls("summary")
         self._before_epoch, self._before_evaluation = chain.calls("before_epoch"), chain.calls("before_evaluation")
-        # A CPU has no queue of work to stall, so it is asked every step; a GPU once an interval.
-        self.check_every = 1 if worker.device.type == "cpu" else config.logging.every_steps
+        # Agreeing stalls a GPU's queue of work, so several workers with GPUs do it once an interval
+        is_free = worker.device.type == "cpu" or worker.world_size == 1
+        self.check_every = 1 if is_free else config.logging.every_steps
         self._stop_requested = stop_requested
         self.files.restore(self.state)
         self.files.open_records(self.state.step, listener)
         for note in filter(None, (precision_note, self.fitting.found_before())):
             self.files.write("note", step=self.state.step, epoch=0, text=note)
         self.rewind = BufferSnapshot(self.state.model) if self.fitting.redoes_steps else None
-        self._begin_phase(phase_at(self.phases, self.state.step))
+        self._is_unevaluated = self._ends_unevaluated()
+        self._begin_phase(phase_at(self.phases, self.state.step - self._is_unevaluated))
 
     def epochs(self) -> Iterator[Record]:
         """Make the epochs that are left; then score the test images, once, and write the models."""
+        if self._is_unevaluated:
+            yield self.write_epoch(self.recipe.epoch_of(self.state.step))
         for epoch in range(self.recipe.epoch_of(self.state.step + 1), self.recipe.epochs):
             if epoch == self.phase.end_epoch:
                 self._begin_phase(phase_at(self.phases, self.state.step))
             self.train_epoch(epoch)
-            yield self.finish_epoch(epoch)
+            self.save_epoch(epoch)
+            yield self.write_epoch(epoch)
         if self.job.data.test is not None:
             self._score_test(self.job.data.test)
         self.files.save_models(self.state, self.job.data)
@@ -138,6 +147,17 @@ class _Run:
     def close(self) -> None:
         """Close the run's files."""
         self.files.close()
+
+    def _ends_unevaluated(self) -> bool:
+        """Say whether the restored state is of an epoch's end whose record was not written any more. Collective."""
+        state = self.state
+        if not state.epoch_totals["images"] or not phase_at(self.phases, state.step).recipe.ends_epoch(state.step):
+            return False
+        metrics = self.files.metrics_at(state.step)
+        if self.worker.largest_over_workers(int(self.worker.is_first and metrics is None)):
+            return True
+        state.begin_epoch(metrics or {})
+        return False
 
     def _begin_phase(self, phase: PhaseShare) -> None:
         """Go on with the settings of a phase; the state stays."""
@@ -230,27 +250,29 @@ class _Run:
         if step % self.check_every == 0:
             self._obey_stop(epoch)
 
-    def finish_epoch(self, epoch: int) -> Record:
-        """Evaluate, write and save an epoch; returns its record."""
-        totals = self.state.epoch_totals
+    def save_epoch(self, epoch: int) -> None:
+        """Make the statistics of all workers equal, and save."""
         for model in self.state.models:
             for call in self._before_evaluation:
                 call(model=model)
             share_first_batch_norm_buffers(model)  # what no part has made equal on all workers
+        self._save(epoch)
+
+    def write_epoch(self, epoch: int) -> Record:
+        """Evaluate a saved epoch and write its record, which is returned."""
         started_s = time.perf_counter()
         is_evaluated = (epoch + 1) % self.config.logging.evaluate_every == 0 or epoch + 1 == self.recipe.epochs
         metrics = self._evaluate(self.job.data.evaluation, "val") if is_evaluated else {}
         record = {
-            **epoch_summary(totals, self.recipe.global_batch_size, self._summaries),
+            **epoch_summary(self.state.epoch_totals, self.recipe.global_batch_size, self._summaries),
             **metrics,
             "lr": self.recipe.lr(self.state.step),
             "loss_scale": self.state.scaler.get_scale(),
             "val_s": time.perf_counter() - started_s,
         }
         self._write("epoch", epoch, **record)
-        self.state.epoch_totals = dict.fromkeys(TOTALS, 0.0)
-        self.state.last_metrics = metrics
-        self._save(epoch)
+        self.state.begin_epoch(metrics)
+        self._mark_s = time.perf_counter()  # evaluating is not training time
         return {"kind": "epoch", "step": self.state.step, "epoch": epoch + 1, **record}
 
     # -- pieces ---------------------------------------------------------------------------
@@ -311,11 +333,11 @@ class _Run:
         if not asked:
             return
         self._flush(epoch)
-        if not self.recipe.ends_epoch(self.state.step):  # a finished epoch is saved right after this
+        if self.recipe.ends_epoch(self.state.step):
+            self.save_epoch(epoch)
+        else:
             self._save(epoch)
-            raise InterruptedRun(f"stopped after step {self.state.step}; saved", asked)
-        self.finish_epoch(epoch)
-        raise InterruptedRun(f"stopped after epoch {epoch + 1}; saved", asked)
+        raise InterruptedRun(f"stopped after step {self.state.step}; saved", asked)
 
     def _evaluate(self, data: LabelledImages, prefix: str) -> dict[str, float]:
         """Measure the model, and each of its shadows as `prefix`_NAME."""
@@ -340,6 +362,7 @@ class _Run:
                     precision=self.parallel.precision,
                     channels_last=self.config.hardware.channels_last,
                     metrics=self._metrics,
+                    stop_requested=self._stop_requested,
                 )
             except (RuntimeError, MemoryError) as error:
                 note = self.fitting.halve_evaluation(error, batch_size)

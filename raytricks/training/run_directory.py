@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 import hashlib
 import importlib.metadata
+from itertools import chain, count
 import json
 from pathlib import Path
 import platform
@@ -28,6 +29,7 @@ from raytricks.errors import CheckpointError, ConfigError, DataError
 from raytricks.files import write_atomically
 from raytricks.limits import usable_cpus
 from raytricks.parts.registry import library_of
+from raytricks.training.auto_micro_batch import LIMITS_FILE
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
 from raytricks.training.trackers import with_absolute_places
@@ -59,16 +61,23 @@ def create_run_directory(config: ExperimentConfig, data_name: str) -> Path:
     Raises:
         ConfigError: it exists, or it cannot be made.
     """
-    name = config.name or f"{data_name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    run_dir = named_run_directory(config.model_copy(update={"name": name}))
-    if run_dir.exists():
-        raise ConfigError(_already_there(run_dir))
-    try:
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
-        run_dir.mkdir()
-    except OSError as error:
-        raise ConfigError(f"{run_dir} cannot be made ({error.strerror}); set output_dir to a writable place") from None
-    return run_dir
+    now = f"{data_name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    # two runs may begin in the same second
+    names = [config.name] if config.name else chain([now], (f"{now}-{number}" for number in count(2)))
+    run_dir = Path()
+    for name in names:
+        run_dir = named_run_directory(config.model_copy(update={"name": name}))
+        if run_dir.exists():
+            continue
+        try:
+            run_dir.parent.mkdir(parents=True, exist_ok=True)
+            run_dir.mkdir()
+            return run_dir
+        except OSError as error:
+            raise ConfigError(
+                f"{run_dir} cannot be made ({error.strerror}); set output_dir to a writable place"
+            ) from None
+    raise ConfigError(_already_there(run_dir))
 
 
 def write_config(run_dir: Path, config: ExperimentConfig) -> None:
@@ -216,8 +225,10 @@ def remove_unbegun_run(run_dir: Path) -> None:
 
 
 def remove_if_empty_run(run_dir: Path) -> None:
-    """Take away the directory of a run that failed before it trained anything."""
-    has_work = (run_dir / CHECKPOINTS).is_dir() or read_records(run_dir / METRICS_FILE)
+    """Take away the directory of a run that failed before it trained or found out anything."""
+    has_work = any((run_dir / name).exists() for name in (CHECKPOINTS, LIMITS_FILE)) or read_records(
+        run_dir / METRICS_FILE
+    )
     if not has_work:
         shutil.rmtree(run_dir, ignore_errors=True)
         with suppress(OSError):  # other runs are in it

@@ -77,6 +77,16 @@ class RunFiles:
             drop_records_after(self._run_dir / METRICS_FILE, state.step)
         self._worker.wait_for_all()
 
+    def metrics_at(self, step: int) -> dict[str, float] | None:
+        """Return what the epoch that ends with a step was measured by, on the first worker; None without its record."""
+        if not self._worker.is_first:
+            return None
+        records = read_records(self._run_dir / METRICS_FILE)
+        found = [record for record in records if record["kind"] == "epoch" and record["step"] == step]
+        if not found:
+            return None
+        return {name: value for name, value in found[-1].items() if name.startswith("val_") and name != "val_s"}
+
     def open_records(self, step: int, listener: Callable[[Record], None] | None) -> None:
         """Begin to write records; says where a resumed run goes on from."""
         if not self._worker.is_first:
@@ -137,9 +147,23 @@ class RunFiles:
         self._raise_on_all(failure)
 
     def save_models(self, state: TrainingState, data: PreparedData) -> None:
-        """Write the finished model and, when there is one, its average, on the first worker."""
-        if not self._worker.is_first:
-            return
+        """Write the finished model and, when there is one, its average, on the first worker. Collective.
+
+        Raises:
+            CheckpointError: as of `save`.
+            RaytricksError: another launch carries the run out.
+        """
+        failure: RaytricksError | None = None
+        if self._worker.is_first:
+            try:
+                require_newest(self._run_dir, self._launch)
+                self._write_models(state, data)
+            except RaytricksError as error:
+                failure = error
+        self._raise_on_all(failure)
+        self._is_finished = True
+
+    def _write_models(self, state: TrainingState, data: PreparedData) -> None:
         of_model = dict(state.last_metrics)
         for name, module in state.shadows.items():
             own = {n: of_model.pop(n) for n in state.last_metrics if f"_{name}_" in n}
@@ -147,7 +171,6 @@ class RunFiles:
             path = self._run_dir / shadow_file(name)
             save_model(path, module.state_dict(), self._config.model, data, of_shadow)
         save_model(self._run_dir / MODEL_FILE, state.model.state_dict(), self._config.model, data, of_model)
-        self._is_finished = True
 
     def _note_begin(self, step: int, how: str) -> None:
         """Tell how a run goes on: steps to make again, another number of workers than trained before."""

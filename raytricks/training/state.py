@@ -34,7 +34,7 @@ class TrainingState:
         carried: what the parts carry from step to step, by their names.
         shadows: second sets of weights that parts keep, by their names; evaluated and saved beside the model.
         step: optimizer steps made.
-        epoch_totals: sums of the unfinished epoch, see step_log.
+        epoch_totals: sums of the epoch whose record is not written yet, see step_log.
         skipped_in_a_row: steps that the loss scaler skipped since the last good one.
         last_metrics: of the last evaluation.
     """
@@ -54,6 +54,11 @@ class TrainingState:
     def models(self) -> list[nn.Module]:
         """The model and its shadows."""
         return [self.model, *self.shadows.values()]
+
+    def begin_epoch(self, metrics: dict[str, float]) -> None:
+        """Forget the sums of the epoch before, whose record is written, and keep what it was measured by."""
+        self.epoch_totals = dict.fromkeys(TOTALS, 0.0)
+        self.last_metrics = metrics
 
     def carry(self, chain: Chain, run: RunContext | None = None) -> None:
         """Make what the parts carry; before a checkpoint is loaded. Collective.

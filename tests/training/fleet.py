@@ -71,7 +71,8 @@ def buffers_at_evaluation(worker: Worker, job: TrainingJob) -> tuple[list[float]
     run.train_epoch(0)
     name = next(n for n, _ in run.state.model.named_buffers() if n.endswith("running_mean"))
     before = run.state.model.get_buffer(name).tolist()
-    run.finish_epoch(0)
+    run.save_epoch(0)
+    run.write_epoch(0)
     after = run.state.model.get_buffer(name).tolist()
     run.close()
     return before, after

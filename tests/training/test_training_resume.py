@@ -15,6 +15,7 @@ from raytricks.config import load_config
 from raytricks.errors import CheckpointError, ConfigError, DataError, InterruptedRun
 from raytricks.report.progress import Reporter
 from raytricks.training.checkpoint import save_checkpoint
+from raytricks.training.evaluation import evaluate
 from raytricks.training.loop import run_epochs
 from raytricks.training.records import read_records
 from raytricks.training.run_files import CHECKPOINTS, MODEL_FILE
@@ -71,6 +72,56 @@ def test_resume_is_bit_equal(make_job, recipe, after_step):
     assert_same_run(whole.run_dir, parted.run_dir)
     notes = [r["text"] for r in read_records(parted.run_dir / "metrics.jsonl") if r["kind"] == "note"]
     assert notes == [f"resumed from step-{after_step:08d}"]
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_resume_after_a_stop_in_the_evaluation_is_bit_equal(make_job, monkeypatch, epoch):
+    """The epoch is saved by then: its steps are not made again, it is evaluated first."""
+    whole, parted = make_job("whole"), make_job("parted")
+    list(run_epochs(whole, Worker()))
+    monkeypatch.setattr("raytricks.training.evaluation._ASK_INTERVAL_S", 0.0)
+    is_evaluating = []
+    monkeypatch.setattr(
+        "raytricks.training.loop.evaluate", lambda *a, **k: is_evaluating.append(1) or evaluate(*a, **k)
+    )
+    with pytest.raises(InterruptedRun, match="stopped in the evaluation") as stopped:
+        list(run_epochs(parted, Worker(), stop_requested=lambda: signal.SIGTERM * (len(is_evaluating) == epoch)))
+    assert stopped.value.exit_code == 143
+    epochs = [record["epoch"] for record in run_epochs(parted, Worker())]
+    assert epochs == [1, 2, 3][epoch - 1 :]
+    assert_same_run(whole.run_dir, parted.run_dir)
+    notes = [r["text"] for r in read_records(parted.run_dir / "metrics.jsonl") if r["kind"] == "note"]
+    assert notes == [f"resumed from step-{4 * epoch:08d}"]
+
+
+def test_resume_after_an_evaluation_that_failed_costs_no_epoch(make_job, monkeypatch):
+    whole, parted = make_job("whole"), make_job("parted")
+    list(run_epochs(whole, Worker()))
+
+    def fail(*_, **__):
+        raise DataError("val/cat/7.jpg: cut off")
+
+    monkeypatch.setattr("raytricks.training.loop.evaluate", fail)
+    for _ in range(2):
+        with pytest.raises(DataError):
+            list(run_epochs(parted, Worker()))
+        assert sorted(path.name for path in (parted.run_dir / CHECKPOINTS).iterdir()) == ["step-00000004"]
+    monkeypatch.undo()
+    assert [record["epoch"] for record in run_epochs(parted, Worker())] == [1, 2, 3]
+    assert_same_run(whole.run_dir, parted.run_dir)
+
+
+def test_resume_evaluates_a_phase_that_has_ended_with_its_own_settings(make_job, monkeypatch):
+    """An epoch that ends where settings change belongs to those before the change."""
+    change = [{"epoch": 1, "values": {"recipe.base_lr": 0.02}}]
+    whole, parted = make_job("whole", changes=change), make_job("parted", changes=change)
+    list(run_epochs(whole, Worker()))
+    monkeypatch.setattr("raytricks.training.evaluation._ASK_INTERVAL_S", 0.0)
+    polls = iter(range(1, 100))
+    with pytest.raises(InterruptedRun, match="stopped in the evaluation"):
+        list(run_epochs(parted, Worker(), stop_requested=lambda: signal.SIGTERM if next(polls) == 5 else 0))
+    list(run_epochs(parted, Worker()))
+    assert_same_run(whole.run_dir, parted.run_dir)
 
 
 def test_resume_many_times_is_bit_equal(make_job):

@@ -24,6 +24,7 @@ from raytricks.errors import (
 from raytricks.plan import plan_run
 from raytricks.report.progress import Reporter
 from raytricks.training.fencing import begin_launch, require_visible
+from raytricks.training.run_directory import create_run_directory
 
 SETTINGS = {
     "data.source": "digits",
@@ -263,17 +264,24 @@ def test_run_whose_checkpoints_are_gone_is_not_begun_again_silently(run_dir):
         raytricks.train(resume=run_dir)
 
 
-def test_launch_of_a_run_that_was_started_again_elsewhere_stops_without_saving(tmp_path):
+@pytest.mark.parametrize(("kind", "missing"), [("step", "checkpoints"), ("epoch", "model.safetensors")])
+def test_launch_of_a_run_that_was_started_again_elsewhere_stops_without_saving(tmp_path, kind, missing):
     run_dir = tmp_path / "runs" / "taken"
 
     class TakenOver(Reporter):
         def record(self, record: dict) -> None:
-            if record["kind"] == "epoch":
+            if record["kind"] == kind:
                 begin_launch(run_dir)
 
     with pytest.raises(RaytricksError, match="started again elsewhere"):
         raytricks.train(None, settings(tmp_path, name="taken"), reporter=TakenOver("quiet"))
-    assert not (run_dir / "checkpoints").exists()
+    assert not (run_dir / missing).exists()
+
+
+def test_run_directories_of_one_second_have_names_of_their_own(tmp_path):
+    config = load_config(None, settings(tmp_path)).config.model_copy(update={"name": None})
+    made = [create_run_directory(config, "digits") for _ in range(5)]
+    assert len(set(made)) == 5 and all(path.is_dir() for path in made)
 
 
 def test_worker_that_sees_another_directory_names_the_remedy(tmp_path):

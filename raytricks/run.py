@@ -12,6 +12,7 @@ import time
 from typing import Any, Literal
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from raytricks.cluster.driver import clean_up, train_on_ray
 from raytricks.cluster.session import require_reachable
@@ -26,7 +27,7 @@ from raytricks.models.weights import check_start
 from raytricks.plan import Overrides, Plan, plan_of
 from raytricks.recipe import doctor
 from raytricks.recipe.chain import Chain, metrics_of
-from raytricks.recipe.parallel_plan import ParallelPlan, plan_parallel
+from raytricks.recipe.parallel_plan import ParallelPlan, plan_parallel, require_pairs
 from raytricks.recipe.phases import epoch_ends
 from raytricks.recipe.resolve import input_sides
 from raytricks.report.header import header_lines
@@ -127,6 +128,9 @@ def inspect(plan: Plan) -> Inspection:
         in_channels=data.channels,
         image_size=data.image_size,
     )
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        for planned in plans:
+            require_pairs(config, planned.num_workers, planned.fewest_images)
     metrics_of(config)  # refuses a name that there is not
     _require_lasting_parts(plan)
     require_sides(model, data.channels, input_sides(config))

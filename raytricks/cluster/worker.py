@@ -72,7 +72,7 @@ def _this_worker(cpus: int) -> Worker:
     context = train.get_context()
     device = get_device()
     assert isinstance(device, torch.device)
-    return Worker(context.get_world_rank(), context.get_world_size(), device)
+    return Worker(context.get_world_rank(), context.get_world_size(), device, context.get_local_world_size())
 
 
 def _train(assignment: dict[str, Any], worker: Worker, asked: Callable[[], int]) -> bool:

@@ -160,6 +160,11 @@ class ModelConfig(Section):
         return self
 
     @property
+    def is_resnet(self) -> bool:
+        """Whether it is one of our ResNets, which `norm` and the like are for; others come with theirs."""
+        return self.part is None and ":" not in (self.name or "")
+
+    @property
     def converts_input(self) -> bool:
         """`transform_input`, decided."""
         starts_from_weights = self.pretrained or self.init_from is not None

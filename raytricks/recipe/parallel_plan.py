@@ -17,6 +17,7 @@ class ParallelPlan:
     Attributes:
         images_per_worker: the largest share of a global batch; shares differ by at most one.
         micro_batch_size: the most images in one forward pass.
+        fewest_images: the fewest, of any worker.
         accumulation_steps: forward passes per optimizer step.
         precision: fp32, fp16 or bf16.
     """
@@ -25,6 +26,7 @@ class ParallelPlan:
     device_type: DeviceType
     images_per_worker: int
     micro_batch_size: int
+    fewest_images: int
     accumulation_steps: int
     precision: Precision
 
@@ -54,12 +56,8 @@ def plan_parallel(
         limit = _usable_limit([stop - start for start, stop in shares], fitting_images, fewest)
     pieces = [micro_batches(start, stop, limit) for start, stop in shares]
     sizes = [b - a for share in pieces for a, b in share]
-    if config.model.norm == "batch" and min(sizes) < 2:
-        raise ConfigError(
-            f"batch norm needs 2 images in each forward pass, a worker would get {min(sizes)} (global batch {batch}, "
-            f"{num_workers} workers, images_per_device {config.hardware.images_per_device}); enlarge "
-            "recipe.global_batch_size or set model.norm=group"
-        )
+    if config.model.is_resnet and config.model.norm == "batch":
+        require_pairs(config, num_workers, min(sizes))
     precision = resolve_precision(config.hardware.precision, device_type)
     problems = Chain(config).problems(
         channels=config.data.channels or 3,
@@ -75,8 +73,28 @@ def plan_parallel(
         device_type=device_type,
         images_per_worker=max(stop - start for start, stop in shares),
         micro_batch_size=max(sizes),
+        fewest_images=min(sizes),
         accumulation_steps=max(len(share) for share in pieces),
         precision=precision,
+    )
+
+
+def require_pairs(config: ExperimentConfig, num_workers: int, fewest_images: int) -> None:
+    """Refuse single images for a model with batch norm, whose statistics would be of one image.
+
+    Raises:
+        ConfigError: a forward pass has fewer than two images.
+    """
+    if fewest_images >= 2:
+        return
+    ways = ["recipe.global_batch_size"]
+    if config.hardware.fixed_limit == 1:
+        ways.append("hardware.images_per_device")
+    group = ", or set model.norm=group" if config.model.is_resnet else ""
+    raise ConfigError(
+        f"batch norm needs 2 images in each forward pass, a worker would get {fewest_images} (global batch "
+        f"{config.recipe.global_batch_size}, {num_workers} workers, images_per_device "
+        f"{config.hardware.images_per_device}); enlarge {' or '.join(ways)}, or take fewer workers{group}"
     )
 
 

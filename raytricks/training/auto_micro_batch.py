@@ -2,6 +2,8 @@
 
     micro_batch.json   {"training": 64, "evaluation": null}, in the run's directory; null: no limit found
 
+A CPU's memory is looked at before the start: who takes too much of it is killed, not told.
+
 One process goes on with half the images after it ran out of memory. Of several workers only one
 ran out, and the others wait for its gradient: it leaves the halved limit behind and ends, so that
 the restart, from the newest checkpoint, begins with it on all of them.
@@ -14,10 +16,13 @@ from pathlib import Path
 import torch
 
 from raytricks.config.schema import ExperimentConfig
-from raytricks.errors import CheckpointError, RaytricksError
+from raytricks.errors import CheckpointError, ConfigError, RaytricksError
 from raytricks.files import write_atomically
-from raytricks.limits import memory_bytes
+from raytricks.limits import available_memory_bytes, memory_bytes
+from raytricks.models.cost import count_activation_bytes
+from raytricks.models.registry import build_model
 from raytricks.recipe.parallel_plan import plan_parallel
+from raytricks.recipe.resolve import training_sides
 from raytricks.training.worker import Worker
 
 LIMITS_FILE = "micro_batch.json"
@@ -28,6 +33,12 @@ _MESSAGES = (  # of a plain RuntimeError
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+
+
+_USABLE_PART = 0.8
+_FP32_BYTES = 4
+_NEEDED = 1.4  # times the activations of a forward pass, see count_activation_bytes
+_MOST_NEEDED = 2000  # times the pixels; ResNet-50 needs 160, ViT 260
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -63,6 +74,27 @@ class AutoMicroBatch:
         self._path, self._worker = run_dir / LIMITS_FILE, worker
         self.is_auto = config.hardware.images_per_device == "auto"
         self.training, self.evaluation = _read(self._path) if self.is_auto else (None, None)
+
+    def bound_by_memory(self, config: ExperimentConfig, num_classes: int) -> str | None:
+        """Begin with no more images at once than the free memory of a CPU holds. Collective.
+
+        Returns:
+            A note for the user; None where all images of a step fit, or a limit is known.
+        """
+        worker = self._worker
+        if not self.is_auto or worker.device_type != "cpu" or worker.largest_over_workers(self.training or 0):
+            return None
+        planned = self._planned(config, None)
+        free = int(_USABLE_PART * available_memory_bytes()) // worker.num_local
+        own = free // _bytes_of_image(config, num_classes, enough=free // planned)
+        fitting = self._planned(config, -worker.largest_over_workers(-max(1, own)))
+        if fitting >= planned:
+            return None
+        self._keep(fitting, self.evaluation)
+        return (
+            f"images at once: {fitting} of {planned} (accumulated, the recipe is the same), as {free / 2**30:.1f} GiB "
+            "of memory are free for each worker"
+        )
 
     @property
     def redoes_steps(self) -> bool:
@@ -124,8 +156,8 @@ class AutoMicroBatch:
         if fewer is None:
             remedy = "take smaller images (data.image_size) or a smaller model (model.name, model.width)"
             if micro_batch_size > 1:
-                images += " (batch norm allows no fewer)"
-                remedy += " or model.norm=group"
+                images += " (batch norm allows no fewer)" if config.model.is_resnet else ""
+                remedy += " or model.norm=group" if config.model.is_resnet else ""
         elif self.is_auto:
             self._keep(fewer, self.evaluation)
             remedy = f"set hardware.images_per_device={fewer}; a restart or resume takes it by itself"
@@ -140,20 +172,34 @@ class AutoMicroBatch:
 
     def _fewer(self, config: ExperimentConfig, micro_batch_size: int) -> int | None:
         """Return the micro-batch of half as many images; None where it cannot be smaller."""
+        planned = self._planned(config, max(1, micro_batch_size // 2))
+        return planned if planned < micro_batch_size else None
+
+    def _planned(self, config: ExperimentConfig, fitting_images: int | None) -> int:
+        """Return the micro-batch where so many images fit, or all do."""
         worker = self._worker
-        planned = plan_parallel(
-            config,
-            num_workers=worker.world_size,
-            device_type=worker.device_type,
-            fitting_images=max(1, micro_batch_size // 2),
-        )
-        return planned.micro_batch_size if planned.micro_batch_size < micro_batch_size else None
+        return plan_parallel(
+            config, num_workers=worker.world_size, device_type=worker.device_type, fitting_images=fitting_images
+        ).micro_batch_size
 
     def _keep(self, training: int | None, evaluation: int | None) -> None:
         self.training, self.evaluation = training, evaluation
         own = self._path.with_name(f"{self._path.name}.{self._worker.rank}")  # several may run out at once
         write_atomically(own, json.dumps({"training": training, "evaluation": evaluation}).encode())
         own.replace(self._path)
+
+
+def _bytes_of_image(config: ExperimentConfig, num_classes: int, *, enough: int) -> int:
+    """Return what a training step needs for each of its images; at most `enough` when that is sure without a look."""
+    channels, side = config.data.channels or 3, max(training_sides(config))
+    if _MOST_NEEDED * channels * side * side * _FP32_BYTES <= enough:
+        return enough
+    try:
+        with torch.device("meta"):
+            model = build_model(config.model, num_classes=num_classes, in_channels=channels, image_size=side)
+        return max(1, int(_NEEDED * count_activation_bytes(model, (channels, side, side))))
+    except (RuntimeError, NotImplementedError, ConfigError):  # a model that is only built with numbers
+        return enough
 
 
 def _read(path: Path) -> tuple[int | None, int | None]:

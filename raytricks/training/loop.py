@@ -102,6 +102,11 @@ class _Run:
         config, precision_note = with_agreed_precision(job.config, worker)
         self.job, self.config, self.worker = job, config, worker
         self.fitting = AutoMicroBatch(job.run_dir, config, worker)
+        notes = (
+            precision_note,
+            self.fitting.found_before(),
+            self.fitting.bound_by_memory(config, job.data.num_classes),
+        )
         self.phases = share_phases(config, job.data, worker, self.fitting.training)
         first = self.phases[0]
         self.files = RunFiles(job.run_dir, config, worker, job.launch)
@@ -124,7 +129,7 @@ class _Run:
         self._stop_requested = stop_requested
         self.files.restore(self.state)
         self.files.open_records(self.state.step, listener)
-        for note in filter(None, (precision_note, self.fitting.found_before())):
+        for note in filter(None, notes):
             self.files.write("note", step=self.state.step, epoch=0, text=note)
         self.rewind = BufferSnapshot(self.state.model) if self.fitting.redoes_steps else None
         self._is_unevaluated = self._ends_unevaluated()

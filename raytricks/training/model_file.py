@@ -60,6 +60,10 @@ def save_model(
         "metrics": json.dumps(metrics),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
+    owners = {value.untyped_storage().data_ptr(): name for name, value in tensors.items()}
+    for name, value in tensors.items():  # tied weights are written under each of their names
+        if owners[value.untyped_storage().data_ptr()] != name:
+            tensors[name] = value.clone()
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         save_file(tensors, temporary, metadata)

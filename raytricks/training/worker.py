@@ -14,11 +14,15 @@ class Worker:
     """A process of a data-parallel run; the only one by default.
 
     With world_size > 1 a torch.distributed process group must be initialised.
+
+    Attributes:
+        num_local: the processes of this machine, this one among them, that share its memory.
     """
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
+    num_local: int = 1
 
     @property
     def device_type(self) -> DeviceType:

@@ -46,7 +46,9 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module) -> None:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
-        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        named = zip(self.module.state_dict().values(), model.state_dict().values(), strict=True)
+        # tied weights have several names, and must move once
+        pairs = list({pair[0].data_ptr(): pair for pair in named if pair[0].numel()}.values())
         self._averages = [average for average, _ in pairs if average.is_floating_point()]
         self._values = [value for average, value in pairs if average.is_floating_point()]
         self._whole = [pair for pair in pairs if not pair[0].is_floating_point()]

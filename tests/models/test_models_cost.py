@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from raytricks.models import count_macs, count_parameters, resnet
+from raytricks.models.cost import count_activation_bytes
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,13 @@ def test_cost_counts_by_hand():
     assert count_macs(model, (2, 4, 4)) == 4 * (2 * 2) * (1 * 9) + 16 * 5
     model[0].weight.requires_grad_(False)
     assert count_parameters(model) == 4 + (4 + 4) + (16 * 5 + 5)
+
+
+def test_cost_in_activations_counts_by_hand():
+    """What each layer keeps: the input of a convolution and of a linear layer, the output of a ReLU; once each."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    fp32 = 4
+    assert count_activation_bytes(model, (3, 8, 8)) == fp32 * (3 * 64 + 4 * 36)
 
 
 def test_cost_counting_leaves_the_model_and_the_random_state_alone():

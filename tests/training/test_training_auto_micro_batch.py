@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-from raytricks.errors import CheckpointError, InterruptedRun, RaytricksError
+from raytricks.errors import CheckpointError, ConfigError, InterruptedRun, RaytricksError
 from raytricks.models.resnet import ResNet
+from raytricks.plan import plan_run
+from raytricks.run import inspect
 from raytricks.training.auto_micro_batch import LIMITS_FILE, is_out_of_memory
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import read_records
@@ -46,7 +48,7 @@ class Device:
     num_failures: int = 0
 
     def after_forward(self, module, inputs, logits) -> None:
-        if not isinstance(module, ResNet):
+        if not isinstance(module, ResNet) or logits.is_meta:  # a look at what a step needs
             return
         # after the forward pass: the batch-norm statistics have changed by then
         is_free = module.training and len(self.sizes) < self.fits_after
@@ -326,3 +328,45 @@ def test_micro_batch_one_of_two_workers_evaluates_fewer_at_once(make_job, fleet)
 def test_micro_batch_knows_what_is_out_of_memory(message, is_one):
     assert is_out_of_memory(RuntimeError(message)) is is_one
     assert not is_out_of_memory(ValueError(message))
+
+
+@pytest.mark.parametrize(("free_kib", "images"), [(10**9, 16), (300, 8), (8, 2)])
+def test_auto_begins_with_what_the_memory_of_a_cpu_holds(make_job, monkeypatch, free_kib, images):
+    """The numbers are those of that fixed limit, and of a resume after the memory is free again."""
+    fixed = make_job("fixed", **RUN, hardware__images_per_device=images)
+    train(fixed)
+    monkeypatch.setattr("raytricks.training.auto_micro_batch.available_memory_bytes", lambda: free_kib * 2**10)
+    job = make_job("auto", **RUN)
+    device = train(job, until=3)
+    assert set(device.sizes) == {images}
+    monkeypatch.undo()
+    assert set(train(job).sizes) == {images}
+    ours, theirs = (load_file(j.run_dir / "model.safetensors") for j in (job, fixed))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    notes = [r["text"] for r in read_records(job.run_dir / "metrics.jsonl") if r["kind"] == "note"]
+    assert any(f"{images} of 16 (accumulated" in note for note in notes) == (images < 16)
+
+
+def test_auto_with_memory_for_all_images_looks_at_no_model(make_job, monkeypatch):
+    def fail(*_, **__):
+        pytest.fail("a start-up of no use")
+
+    monkeypatch.setattr("raytricks.training.auto_micro_batch.count_activation_bytes", fail)
+    monkeypatch.setattr("raytricks.training.auto_micro_batch.available_memory_bytes", lambda: 2**33)
+    train(make_job(**RUN), until=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "norm"),
+    [("torchvision:vit_b_16", None), ("torchvision:mobilenet_v3_small", "batch"), ("resnet8", "batch")],
+)
+def test_images_per_device_of_one_is_refused_for_batch_norm_only(model, norm):
+    settings = {"data.source": "digits", "model.name": model, "data.image_size": 32, "hardware.images_per_device": 1}
+    settings |= {"data.image_size": 224} if norm is None else {}
+    plan = plan_run(None, settings)
+    if norm is None:
+        assert inspect(plan).parallel.micro_batch_size == 1
+        return
+    with pytest.raises(ConfigError, match=r"batch norm needs 2 images.*enlarge .*images_per_device") as refused:
+        inspect(plan)
+    assert ("model.norm=group" in str(refused.value)) == (model == "resnet8")

@@ -54,6 +54,42 @@ def test_model_file_is_found_by_its_run_directory(trained):
         assert torch.equal(by_directory.model.state_dict()[name], value)
 
 
+TIED = """
+from torch import nn
+
+
+class Tied(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.encode = nn.Linear(64, 32, bias=False)
+        self.again = nn.Linear(64, 32, bias=False)
+        self.again.weight = self.encode.weight
+        self.head = nn.Linear(32, num_classes)
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        return self.head((self.encode(flat) + self.again(flat.flip(1))).relu())
+
+
+def tied(num_classes):
+    return Tied(num_classes)
+"""
+
+
+def test_model_file_of_tied_weights_round_trip(make_job, tmp_path):
+    (tmp_path / "mynets.py").write_text(TIED)
+    name = f"{tmp_path / 'mynets.py'}:tied"
+    job = make_job(model__name=name, model__width=None, tricks__ema__decay=0.9)
+    last = list(run_epochs(job, Worker()))[-1]
+    read = load_model(job.run_dir, trust_code=True)
+    assert read.model.encode.weight is read.model.again.weight
+    inputs = read.transform.normalize(torch.from_numpy(job.data.evaluation.images.pixels))
+    labels = torch.from_numpy(job.data.evaluation.labels)
+    with torch.no_grad():
+        assert float((read.model(inputs).argmax(1) == labels).double().mean()) == pytest.approx(last["val_top1"])
+    assert load_model(job.run_dir / "model_ema.safetensors", trust_code=True).model.head.weight.isfinite().all()
+
+
 def test_model_file_is_written_whole(trained):
     assert not list(trained.run_dir.glob(".tmp-*"))
 

@@ -52,6 +52,20 @@ def test_average_equals_torchs_with_buffers():
             torch.testing.assert_close(mine, torchs, msg=name)
 
 
+def test_average_moves_tied_weights_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    ours, theirs = WeightAverage(model), AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    theirs.update_parameters(model)
+    for _ in range(3):
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn_like(parameter))
+        ours.update(0.8)
+        theirs.update_parameters(model)
+    for mine, torchs in zip(ours.module.parameters(), theirs.module.parameters(), strict=True):
+        torch.testing.assert_close(mine, torchs)
+
+
 def test_average_includes_the_running_statistics():
     model = small_model()
     average = WeightAverage(model)

@@ -8,6 +8,7 @@ from ray import tune
 import torch
 
 from raytricks.cluster.requests import requested_stop
+from raytricks.limits import usable_cpus
 from raytricks.training.allocator import keep_freed_memory
 from raytricks.training.loop import TrainingJob, run_epochs
 from raytricks.training.records import Record
@@ -33,7 +34,8 @@ class OneWorkerTrial(tune.Trainable):
         keep_freed_memory()
         torch.set_num_threads(cpus)
         self._task = task
-        self._worker = Worker(device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
+        device = torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+        self._worker = Worker(device=device, num_local=max(1, usable_cpus() // cpus))
         self._data = TrialData(task.splits, task.base, task.data)
         self._is_pbt = task.base.tune.scheduler == "pbt"
         self._run: TrialRun | None = None

@@ -232,6 +232,7 @@ def execute(
     if plan.config.most_workers:
         require_reachable()  # before anything is decoded or written
     plan = replace(plan, config=run_directory.with_absolute_paths(plan.config))
+    made_parent = not Path(plan.config.output_dir).expanduser().exists()
     run_dir = run_dir or run_directory.create_run_directory(plan.config, plan.stats.name)
     launch = _open(run_dir, plan, inspection, is_resumed=is_resumed, accept_changed=accept_changed)
     reporter.open_log(run_dir / run_directory.LOG_FILE)
@@ -253,7 +254,7 @@ def execute(
     except BaseException as error:
         reporter.stop()
         if not is_resumed:
-            run_directory.remove_if_empty_run(run_dir)
+            run_directory.remove_if_empty_run(run_dir, with_parent=made_parent)
         resume = f"`raytricks train --resume {shlex.quote(str(run_dir))}`"
         if isinstance(error, InterruptedRun):
             how = f"go on with {resume}" if run_dir.exists() else "nothing was saved"

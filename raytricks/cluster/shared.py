@@ -23,13 +23,13 @@ def require_shared(directory: Path) -> None:
     Raises:
         ClusterError: naming the nodes.
     """
-    here = ray.get_runtime_context().get_node_id()
     nodes = {
         node["NodeID"]: node["NodeManagerHostname"]
         for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] != here and node["Resources"].get("CPU", 0)
+        if node["Alive"] and node["Resources"].get("CPU", 0)
     }
-    if not nodes:
+    here = ray.get_runtime_context().get_node_id()
+    if not nodes.keys() - {here}:  # else this one too: it may be in a container that the driver is not in
         return
     mark = uuid.uuid4().hex
     path = directory / f".shared-{mark[:8]}"
@@ -52,7 +52,7 @@ def require_shared(directory: Path) -> None:
         path.unlink(missing_ok=True)
     if blind:
         raise ClusterError(
-            f"{directory} is not seen on {', '.join(sorted(blind)[:5])} ({len(blind)} of {len(nodes) + 1} nodes); set "
+            f"{directory} is not seen on {', '.join(sorted(blind)[:5])} ({len(blind)} of {len(nodes)} nodes); set "
             "output_dir to storage that all nodes share"
         )
 

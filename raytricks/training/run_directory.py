@@ -224,15 +224,20 @@ def remove_unbegun_run(run_dir: Path) -> None:
         shutil.rmtree(run_dir)
 
 
-def remove_if_empty_run(run_dir: Path) -> None:
-    """Take away the directory of a run that failed before it trained or found out anything."""
+def remove_if_empty_run(run_dir: Path, *, with_parent: bool) -> None:
+    """Take away the directory of a run that failed before it trained or found out anything.
+
+    Args:
+        with_parent: also the directory of runs, when it is empty; a user's own, perhaps a mount point, stays.
+    """
     has_work = any((run_dir / name).exists() for name in (CHECKPOINTS, LIMITS_FILE)) or read_records(
         run_dir / METRICS_FILE
     )
     if not has_work:
         shutil.rmtree(run_dir, ignore_errors=True)
-        with suppress(OSError):  # other runs are in it
-            run_dir.parent.rmdir()
+        if with_parent:
+            with suppress(OSError):  # other runs are in it by now
+                run_dir.parent.rmdir()
 
 
 def _already_there(run_dir: Path) -> str:

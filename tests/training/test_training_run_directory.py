@@ -162,6 +162,18 @@ def test_run_leaves_nothing_when_an_image_cannot_be_decoded(digit_folder, tmp_pa
     assert run_directories(tmp_path) == []
 
 
+def test_run_that_leaves_nothing_leaves_a_directory_of_runs_that_was_there(digit_folder, tmp_path):
+    """It may be a mount point."""
+    truncate(digit_folder / "digit0" / "3.png")
+    for was_there in (False, True):
+        runs = tmp_path / "own"
+        if was_there:
+            runs.mkdir()
+        with pytest.raises(DataError):
+            raytricks.train(digit_folder, small(tmp_path) | {"output_dir": str(runs)})
+        assert runs.exists() == was_there
+
+
 def test_run_leaves_nothing_when_the_first_step_is_not_finite(digit_folder, tmp_path):
     changes = {"recipe.base_lr": 1e30, "tricks.warmup.epochs": 0.0, "recipe.epochs": 1}
     with pytest.raises(NonFiniteError, match="step 2"):

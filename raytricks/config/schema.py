@@ -82,8 +82,9 @@ class DataConfig(Section):
     images in the same epoch, and so may share a teacher's cached logits."""
     horizontal_flip: bool = True
     """Mirror half of the training images. Turn off for digits, text or anything chiral."""
-    normalization: Literal["dataset", "imagenet"] = "dataset"
-    """Mean and standard deviation measured on the training images, or ImageNet's."""
+    normalization: Literal["dataset", "imagenet", "inception", "clip"] = "dataset"
+    """Mean and standard deviation measured on the training images, or those of published weights: ImageNet's, 0.5
+    and 0.5 (inception: most ViTs, tf_efficientnet), CLIP's."""
     cache: Literal["auto", "memory", "disk", "none"] = "auto"
     """Decode once, or in every epoch. auto: in memory where it fits, else none. memory: for all workers
     of a node together. disk: in one file a node, which all its processes map and later runs find

@@ -20,7 +20,12 @@ from raytricks.data.splits import ArrayImages, DatasetImages, DatasetSplits, Fil
 from raytricks.data.store import ImageStore, PaddedBatch, UniformStore
 from raytricks.limits import available_memory_bytes
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PUBLISHED_STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+"""Mean and standard deviation of the channels, 0..1, that published weights were trained with."""
 _CROPS = "random_resized_crop"
 _STATISTICS_IMAGES = 4096
 _RESIZE_CHUNK = 1024
@@ -177,10 +182,9 @@ def _resized(images: ArrayImages, spec: DecodeSpec) -> UniformStore:
 
 def _normalization(train: ImageStore, config: DataConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels = config.channels or 3
-    if config.normalization == "imagenet":
-        if channels == 3:
-            return IMAGENET_MEAN, IMAGENET_STD
-        return (sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_STD) / 3,)
+    if config.normalization != "dataset":
+        mean, std = PUBLISHED_STATISTICS[config.normalization]
+        return (mean, std) if channels == 3 else ((sum(mean) / 3,), (sum(std) / 3,))
     return channel_statistics(train, channels, config.image_size if config.augmentation == _CROPS else None)
 
 

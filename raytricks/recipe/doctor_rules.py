@@ -5,6 +5,8 @@ Each looks at a resolved run and returns what it found, or None. docs/doctor.md 
 
 import re
 
+from raytricks.data.prepared import PUBLISHED_STATISTICS
+from raytricks.models.weights import published_weights
 from raytricks.recipe.doctor import DoctorContext, Finding, Rule
 from raytricks.recipe.resolve import LARGEST_SMALL_IMAGE
 from raytricks.tricks.linear_scaling import BASE_BATCH_SIZE
@@ -268,10 +270,18 @@ def pretrained_normalization(context: DoctorContext) -> Finding | None:
     """Source: torchvision's and timm's model cards. Our own runs are no .pth."""
     model = context.config.model
     is_published = model.pretrained or (context.is_library_model and str(model.init_from).endswith(".pth"))
-    if not is_published or context.config.data.normalization == "imagenet":
+    published = published_weights(str(model.name)) if is_published else None
+    if published is None:
         return None
-    reason = f"the weights of {model.name} expect ImageNet's mean and standard deviation, not the data's own"
-    return Finding("pretrained-normalization", "data.normalization", reason, "set data.normalization=imagenet")
+    wanted = (published.mean, published.std)
+    given = context.config.data.normalization
+    if PUBLISHED_STATISTICS.get(given) == wanted:
+        return None
+    name = next((name for name, known in PUBLISHED_STATISTICS.items() if known == wanted), None)
+    expected = f"mean {published.mean} and standard deviation {published.std}"
+    reason = f"the weights of {model.name} expect {expected}, not {given}'s"
+    remedy = f"set data.normalization={name}" if name else "take weights of another model"
+    return Finding("pretrained-normalization", "data.normalization", reason, remedy)
 
 
 def mirrored_digits(context: DoctorContext) -> Finding | None:

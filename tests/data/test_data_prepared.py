@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 from sklearn.datasets import load_sample_images
+from timm.data import constants
 import torch
 from torchvision.transforms.v2 import functional as F
 
@@ -15,8 +16,6 @@ from raytricks.data.batches import TrainBatches, evaluation_batches
 from raytricks.data.decoding_store import FileStore
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     PreparedData,
     cache_limit_bytes,
     channel_statistics,
@@ -117,13 +116,17 @@ def test_statistics_of_a_large_set_are_a_spread_sample():
 
 
 @pytest.mark.parametrize(
-    ("channels", "mean", "std"),
-    [(3, IMAGENET_MEAN, IMAGENET_STD), (1, (0.449,), (0.226,))],
+    ("name", "mean", "std"),
+    [
+        ("imagenet", constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD),
+        ("inception", constants.IMAGENET_INCEPTION_MEAN, constants.IMAGENET_INCEPTION_STD),
+        ("clip", constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD),
+    ],
 )
-def test_normalization_imagenet_is_imagenets(channels, mean, std):
-    data = prepared(source="digits", normalization="imagenet", channels=channels)
-    assert data.transform.mean == pytest.approx(mean)
-    assert data.transform.std == pytest.approx(std)
+def test_normalization_of_published_weights_is_timms(name, mean, std):
+    colour, gray = (prepared(source="digits", normalization=name, channels=channels).transform for channels in (3, 1))
+    assert (colour.mean, colour.std) == (mean, std)
+    assert (gray.mean, gray.std) == (pytest.approx((sum(mean) / 3,)), pytest.approx((sum(std) / 3,)))
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,16 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"stats": PHOTOS, "model.name": "timm:resnet18", "model.init_from": "w.pth"},
         {"stats": PHOTOS, "model.name": "resnet18", "model.init_from": "w.pth"},
     ),
+    (
+        "pretrained-normalization",
+        {"model.name": "timm:tf_efficientnet_lite0", "model.init_from": "w.pth", "data.normalization": "imagenet"},
+        {"model.name": "timm:tf_efficientnet_lite0", "model.init_from": "w.pth", "data.normalization": "inception"},
+    ),
+    (
+        "pretrained-normalization",
+        {"model.name": "timm:vit_base_patch32_clip_224", "model.pretrained": True, "data.normalization": "imagenet"},
+        {"model.name": "timm:vit_base_patch32_clip_224", "model.pretrained": True, "data.normalization": "clip"},
+    ),
     ("mirrored-digits", {"stats": named("MNIST")}, {"stats": named("fashion_mnist")}),
     ("mirrored-digits", {"stats": named("digits")}, {"stats": named("digits"), "data.horizontal_flip": False}),
     ("mirrored-digits", {"stats": named("emnist-letters")}, {"stats": named("dataset-fashion-mnist")}),

@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from raytricks.config.schema import ModelConfig
-from raytricks.data.prepared import IMAGENET_MEAN, IMAGENET_STD, PreparedData
+from raytricks.data.prepared import PUBLISHED_STATISTICS, PreparedData
 from raytricks.errors import CheckpointError, ConfigError, RaytricksError
 from raytricks.models.registry import build_model
 from raytricks.models.weights import published_weights
@@ -218,7 +218,8 @@ def torchvision_file(tmp_path):
 def test_teacher_of_torchvision_sees_imagenet_normalised_colour(torchvision_file, data):
     model, file = torchvision_file
     ours = load(SMALL_TORCHVISION, data, weights=file).logits(data.transform.normalize(pixels()))
-    imagenet = replace(data.transform, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    mean, std = PUBLISHED_STATISTICS["imagenet"]
+    imagenet = replace(data.transform, mean=mean, std=std)
     with torch.no_grad():
         expected = model(imagenet.normalize(pixels().expand(-1, 3, -1, -1)))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
@@ -270,7 +271,7 @@ def test_teacher_normalisation_is_the_published_one():
     found = [published_weights(name) for name in ("torchvision:resnet50", "torchvision:efficientnet_v2_l")]
     found += [published_weights(name) for name in ("timm:resnet18", "timm:vit_tiny_patch16_224")]
     half = ((0.5,) * 3,) * 2
-    imagenet = (IMAGENET_MEAN, IMAGENET_STD)
+    imagenet = PUBLISHED_STATISTICS["imagenet"]
     assert [(one.mean, one.std) for one in found if one] == [imagenet, half, imagenet, half]
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from raytricks.cluster.checks.cluster import cluster_address
 from raytricks.cluster.driver import clean_up, train_on_ray
 from raytricks.cluster.session import require_reachable
 from raytricks.config import ExperimentConfig
@@ -69,12 +70,14 @@ class Inspection:
 
     Attributes:
         parallel: of the first phase, on the most workers.
+        precision: fp32, fp16 or bf16; auto where the workers of a remote cluster agree on it.
         num_macs: multiply-accumulates of one image.
         findings: of the recipe doctor.
     """
 
     device_type: DeviceType
     parallel: ParallelPlan
+    precision: str
     num_parameters: int
     num_macs: int
     findings: list[doctor.Finding]
@@ -144,9 +147,11 @@ def inspect(plan: Plan) -> Inspection:
         class_names=plan.splits.class_names,
     )
     findings += doctor.data_findings(plan.splits.notes)
+    is_remote, is_given = cluster_address() is not None, config.hardware.precision != "auto"
     return Inspection(
         device_type=device_type,
         parallel=plans[0],
+        precision="auto" if config.most_workers and is_remote and not is_given else plans[0].precision,
         num_parameters=count_parameters(model),
         num_macs=count_macs(model, (data.channels, data.image_size, data.image_size)),
         findings=findings,
@@ -278,6 +283,7 @@ def show_header(plan: Plan, inspection: Inspection, reporter: Reporter, run_dir:
         plan.stats,
         plan.phases,
         inspection.parallel,
+        precision=inspection.precision,
         run_dir=run_dir,
         num_parameters=inspection.num_parameters,
         num_macs=inspection.num_macs,
@@ -293,7 +299,8 @@ def _open(
     """Write config.yaml and run.json and leave the launch's mark; returns the mark."""
     config = plan.config
     run_directory.write_config(run_dir, config)
-    launch = {"execution": vars(inspection.parallel).copy(), "resumed": is_resumed}
+    execution = vars(inspection.parallel) | {"precision": inspection.precision}
+    launch: dict[str, Any] = {"execution": execution, "resumed": is_resumed}
     if accepted := accepted_code(run_dir, config.brought, accept_changed):
         launch["accepted_changes"] = accepted
     facts = {

@@ -32,6 +32,7 @@ def require_shared(directory: Path) -> None:
     if not nodes.keys() - {here}:  # else this one too: it may be in a container that the driver is not in
         return
     mark = uuid.uuid4().hex
+    directory = directory.resolve()  # other processes are in other directories
     path = directory / f".shared-{mark[:8]}"
     write_mark(path, mark)
     look = ray.remote(num_cpus=0, max_retries=0)(_is_visible)

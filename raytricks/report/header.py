@@ -29,6 +29,7 @@ def header_lines(
     phases: Sequence[Phase],
     parallel: ParallelPlan,
     *,
+    precision: str,
     run_dir: Path | None,
     num_parameters: int,
     num_macs: int,
@@ -48,7 +49,7 @@ def header_lines(
         ("lr", _lr(phases)),
         *[("change", _change(change, phase.recipe)) for change, phase in zip(config.changes, phases[1:], strict=True)],
         *_tricks(config),
-        ("hardware", _hardware(parallel, config)),
+        ("hardware", _hardware(parallel, precision, config)),
     ]
     rows += [("part", f"{part.kind} {part.spec}, {part.fingerprint[:12]}") for part in describe(config.brought)]
     if config.tricks.distillation.teacher is not None:
@@ -150,12 +151,13 @@ def _teacher(distillation: DistillationConfig) -> str:
     )
 
 
-def _hardware(parallel: ParallelPlan, config: ExperimentConfig) -> str:
+def _hardware(parallel: ParallelPlan, precision: str, config: ExperimentConfig) -> str:
     fewest, most = config.fewest_workers, config.most_workers
     count = f"{fewest} to {most}" if config.is_elastic else f"{most}"
     where = f"{count} Ray worker{'s' if most > 1 else ''}" if most else "this process"
     micro = f" in {parallel.accumulation_steps} steps" if parallel.accumulation_steps > 1 else ""
+    computes = "the precision that all of them compute" if precision == "auto" else precision
     return (
-        f"{where} on {parallel.device_type}, {parallel.precision}, {parallel.images_per_worker} images each{micro}"
+        f"{where} on {parallel.device_type}, {computes}, {parallel.images_per_worker} images each{micro}"
         f"{f' on {most}' if config.is_elastic else ''}"
     )

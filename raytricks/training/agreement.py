@@ -19,16 +19,17 @@ def with_agreed_precision(config: ExperimentConfig, worker: Worker) -> tuple[Exp
     GPUs of several generations would scale the loss on some workers only, and add up gradients of different scales.
 
     Returns:
-        The config, and a note for the user where this worker alone would have chosen otherwise; None elsewhere.
+        The config, and a note for the user: what was agreed on, where no driver could know it; None elsewhere.
     """
     own = resolve_precision(config.hardware.precision, worker.device_type)
-    if worker.world_size == 1:
+    if config.hardware.precision != "auto" or (worker.world_size == 1 and not config.most_workers):
         return config, None
     agreed = _MOST_COMMON_LAST[worker.largest_over_workers(_MOST_COMMON_LAST.index(own))]
     hardware = config.hardware.model_copy(update={"precision": agreed})
     differs = worker.largest_over_workers(int(agreed != own))
-    note = f"precision {agreed} on all workers: some of their devices do not compute the one that others do"
-    return config.model_copy(update={"hardware": hardware}), note if differs else None
+    note = f"precision {agreed} on all workers"
+    note += ": some of their devices do not compute the one that others do" if differs else ""
+    return config.model_copy(update={"hardware": hardware}), note
 
 
 def agreed_checkpoint(directory: Path, worker: Worker) -> FoundCheckpoint | None:

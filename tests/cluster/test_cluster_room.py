@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import json
 from pathlib import Path
 import signal
 import subprocess
@@ -11,10 +12,12 @@ import time
 import pytest
 from ray_nodes import Nodes, ray_nodes
 
+from raytricks.training.records import read_records
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SETTINGS = [
     *("data.source=digits", "data.horizontal_flip=false", "model.name=resnet8", "model.width=8", "recipe.epochs=1"),
-    *("tricks.warmup.epochs=0", "hardware.precision=fp32", "logging.tensorboard=false", "hardware.cpus_per_worker=1"),
+    *("tricks.warmup.epochs=0", "logging.tensorboard=false", "hardware.cpus_per_worker=1"),
 ]
 
 
@@ -25,9 +28,9 @@ def nodes() -> Iterator[Nodes]:
 
 
 @contextmanager
-def command(nodes: Nodes, *arguments: str) -> Iterator[subprocess.Popen]:
+def command(nodes: Nodes, verb: str, *arguments: str) -> Iterator[subprocess.Popen]:
     """Start a command; it is ended at the end."""
-    given = [str(Path(sys.executable).with_name("raytricks")), *arguments, *SETTINGS]
+    given = [str(Path(sys.executable).with_name("raytricks")), verb, *SETTINGS, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(given, env=nodes.environment, cwd=nodes.root, **pipes) as process:
         try:
@@ -91,3 +94,15 @@ def test_room_that_is_waited_for_does_not_hold_a_signal_up(nodes, number):
     assert process.returncode == 128 + number, errors
     assert time.monotonic() - sent_s < 5
     assert "stopped before the first step; nothing was saved" in errors
+
+
+def test_precision_is_said_by_the_workers_where_the_driver_cannot_know_it(nodes):
+    settings = ("workers=2", "hardware.precision=auto", "output_dir=shared", "name=agreed")
+    with command(nodes, "train", *settings) as process:
+        output, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    assert "2 Ray workers on cpu, the precision that all of them compute" in output
+    run_dir = nodes.root / "shared" / "agreed"
+    notes = [record["text"] for record in read_records(run_dir / "metrics.jsonl") if record["kind"] == "note"]
+    assert notes in (["precision fp32 on all workers"], ["precision bf16 on all workers"])
+    assert json.loads((run_dir / "run.json").read_text())["launches"][0]["execution"]["precision"] == "auto"

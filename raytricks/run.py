@@ -20,6 +20,7 @@ from raytricks.cluster.session import require_reachable
 from raytricks.config import ExperimentConfig
 from raytricks.config.run_code import accepted_code, keep_code, require_same_code
 from raytricks.data.jpeg import require_decoder
+from raytricks.data.likeness import likeness_notes
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import ConfigError, InterruptedRun, RaytricksError
 from raytricks.models.cost import count_macs, count_parameters
@@ -248,6 +249,8 @@ def execute(
             if data.transform.value_range is not None:
                 low, high = data.transform.value_range
                 reporter.line(f"values    {low:g} to {high:g} of images of more than 8 bits become 0 to 255")
+            for note in () if is_resumed else likeness_notes(plan.splits, data):
+                reporter.line(f"note      {note}")
             job = TrainingJob(config=plan.config, data=data, run_dir=run_dir, launch=launch)
             if plan.config.most_workers:
                 _train_on_ray(job, plan, inspection, reporter, stop)

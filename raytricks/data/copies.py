@@ -1,4 +1,4 @@
-"""Images that are trained on and scored: files of equal bytes in two splits, which flatter the score."""
+"""Files of equal bytes in two splits, which flatter the score, or in two classes, of which one is wrong."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -28,6 +28,29 @@ def copy_note(train: Split, scored: Split) -> tuple[str, ...]:
     )
 
 
+def conflict_note(train: Split) -> tuple[str, ...]:
+    """Return a warning where one image is in two classes, byte for byte; reads as much as `copy_note`."""
+    files = train.images
+    if not isinstance(files, FileImages) or len(files.paths) > _MOST_FILES:
+        return ()
+    by_size: defaultdict[tuple[int, int, int], list[str]] = defaultdict(list)
+    for key, path in _sized(files):
+        by_size[key].append(path)
+    labels = dict(zip(files.paths, train.labels.tolist(), strict=True))
+    alike = [paths for paths in by_size.values() if len({labels[path] for path in paths}) > 1]
+    by_digest: defaultdict[bytes, list[str]] = defaultdict(list)
+    for path, digest in _digests(path for paths in alike for path in paths).items():
+        if digest is not None:
+            by_digest[digest].append(path)
+    found = [paths for paths in by_digest.values() if len({labels[path] for path in paths}) > 1]
+    if not found:
+        return ()
+    one = found[0][0]
+    other = next(path for path in found[0] if labels[path] != labels[one])
+    number, verb = ("one training image", "is") if len(found) == 1 else (f"{len(found):,} training images", "are")
+    return (f"{WARNING}{number} {verb} in two classes ({one} = {other}): a label is wrong; correct it, or remove both",)
+
+
 def _copies(train: Split, scored: Split) -> list[tuple[str, str]]:
     ours, theirs = train.images, scored.images
     if not isinstance(ours, FileImages) or not isinstance(theirs, FileImages):
@@ -38,12 +61,16 @@ def _copies(train: Split, scored: Split) -> list[tuple[str, str]]:
     for key, path in _sized(ours):
         by_size[key].append(path)
     candidates = [(key, path) for key, path in _sized(theirs) if key in by_size]
-    wanted = dict.fromkeys(path for key, one in candidates for path in (one, *by_size[key]))
-    paths = list(wanted)[:_MOST_READ]
-    with ThreadPoolExecutor() as pool:
-        digests = dict(zip(paths, pool.map(_digest, paths), strict=True))
+    digests = _digests(path for key, one in candidates for path in (one, *by_size[key]))
     trained = {digests[path]: path for key in dict(candidates) for path in by_size[key] if digests.get(path)}
     return [(path, trained[digest]) for _, path in candidates if (digest := digests.get(path)) in trained]
+
+
+def _digests(paths: Iterable[str]) -> dict[str, bytes | None]:
+    """Return the hashes of the first few thousand files; None of one that cannot be read."""
+    chosen = list(dict.fromkeys(paths))[:_MOST_READ]
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(chosen, pool.map(_digest, chosen), strict=True))
 
 
 def _sized(images: FileImages) -> Iterable[tuple[tuple[int, int, int], str]]:

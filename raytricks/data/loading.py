@@ -8,7 +8,7 @@ import numpy as np
 
 from raytricks.config.schema import DataConfig
 from raytricks.data.class_names import some
-from raytricks.data.copies import copy_note
+from raytricks.data.copies import conflict_note, copy_note
 from raytricks.data.sources.dataset import class_names_of, dataset_images, labels_of
 from raytricks.data.splits import WARNING, DatasetSplits, FoundSplits, Split, hold_out
 from raytricks.errors import DataError
@@ -100,6 +100,7 @@ def _splits(config: DataConfig, seed: int, found: FoundSplits) -> DatasetSplits:
     if evaluation is None:
         raise DataError(f"{found.name}: nothing to evaluate on; set data.val_fraction above 0 or add a val/ folder")
     notes += _group_notes(train, evaluation, test)
+    notes += conflict_note(train)
     for split in (evaluation, test):
         notes += () if split is None else copy_note(train, split)
     return DatasetSplits(found.name, class_names, train, evaluation, test, notes)

@@ -57,4 +57,16 @@ def test_copies_are_looked_for_in_few_files_only(folder, monkeypatch):
     monkeypatch.setattr(copies, "_digest", lambda path: read.append(path) or path.encode())
     monkeypatch.setattr(copies, "_MOST_READ", 10)
     notes_of(folder)
-    assert len(read) == 20  # of two pairs of splits
+    assert len(read) == 30  # of two pairs of splits, and of the classes
+
+
+def test_copies_in_two_classes_are_a_warning(folder):
+    """Whatever the file is called; copies within a class are none."""
+    shutil.copy(folder / "train/a/0.bmp", folder / "train/a/again.bmp")
+    assert notes_of(folder) == ()
+    shutil.copy(folder / "train/a/1.bmp", folder / "train/b/named otherwise.bmp")
+    (note,) = notes_of(folder)
+    assert note.startswith("warning: one training image is in two classes ")
+    assert f"{folder}/train/a/1.bmp = {folder}/train/b/named otherwise.bmp" in note
+    shutil.copy(folder / "train/b/1.bmp", folder / "train/a/12.bmp")
+    assert "2 training images are in two classes" in notes_of(folder)[0]

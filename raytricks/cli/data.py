@@ -87,22 +87,21 @@ def info(
     if sheet is not None and not sheet.lower().endswith(".png"):
         raise ConfigError(f"--contact-sheet {sheet}: must end with .png")
     # the seam, as above
-    from raytricks.data import contact_sheet, info
-    from raytricks.data import listing as listings
+    from raytricks.data import contact_sheet, info, listing
 
-    listing = listings.list_source(path, layout)
+    listed = listing.list_source(path, layout)
     with _progress("reading") as show:
         seen = 0
 
         def advance(count: int) -> None:
             nonlocal seen
             seen += count
-            show(seen, len(listing))
+            show(seen, len(listed))
 
-        found = info.data_info(listing, verify=verify, progress=advance)
+        found = info.data_info(listed, verify=verify, progress=advance)
     typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(_info_lines(found)))
     if sheet is not None:
-        _save_sheet(contact_sheet.contact_sheet(listing, seed=seed), sheet)
+        _save_sheet(contact_sheet.contact_sheet(listed, seed=seed), sheet)
     if verify and found.unreadable:
         count = len(found.unreadable)
         raise DataError(f"{path}: {count} image{'s' if count > 1 else ''} cannot be read; restore or remove them")

@@ -107,6 +107,4 @@ def _tell_imported_ray() -> None:
     import ray
 
     if not ray.is_initialized():
-        from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
-
-        Config.initialize("")
+        ray._raylet.Config.initialize("")  # pyright: ignore[reportAttributeAccessIssue]

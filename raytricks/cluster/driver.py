@@ -43,13 +43,11 @@ def train_on_ray(
         # the seam: Ray reads the environment, which the session has set, when it is imported
         import ray
 
-        from raytricks.cluster import failures, trainer
-        from raytricks.cluster.room import await_room
-        from raytricks.cluster.shared import require_shared
+        from raytricks.cluster import failures, room, shared, trainer
 
         config = job.config
         require_chosen_device(alive_nodes(), config.hardware.device, use_gpu=use_gpu)
-        cpus = await_room(
+        cpus = room.await_room(
             num_workers=config.fewest_workers,
             most_workers=config.most_workers,
             cpus=config.hardware.cpus_per_worker,
@@ -57,7 +55,7 @@ def train_on_ray(
             wait_s=config.hardware.wait_s,
             say=say,
         )
-        require_shared(job.run_dir)
+        shared.require_shared(job.run_dir)
         clean_up(job.run_dir)
         started()
         data = ray.put(job.data)

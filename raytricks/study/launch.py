@@ -19,6 +19,7 @@ from raytricks.report.progress import Reporter
 from raytricks.report.study_lines import Facts, StudyProgress, outcome_lines, study_header_lines
 from raytricks.run import device_type_of
 from raytricks.study.results import Study, read_result, write_study
+from raytricks.study.retraining import certify, plan_retraining
 from raytricks.training import run_directory
 from raytricks.training.run_directory import named_run_directory, remove_unbegun_run, with_absolute_paths
 from raytricks.training.signals import StopSignals
@@ -241,8 +242,6 @@ class StudyLaunch:
             self.reporter.stop()
 
     def _certify(self, result: StudyResult, started_at: float, resources, stop) -> Certificate | None:
-        from raytricks.study.retraining import certify, plan_retraining
-
         planned = plan_retraining(self.final, result)
         if planned is None:
             return None

@@ -69,12 +69,11 @@ def run_trials(
         RaytricksError: Ray Tune itself failed.
     """
     task = replace(task, trials_dir=task.trials_dir.resolve())
-    from raytricks.cluster.room import await_room  # the seam: Ray reads the environment when it is imported
-    from raytricks.cluster.shared import require_shared
+    from raytricks.cluster import room, shared  # the seam: Ray reads the environment when it is imported
 
     num_workers = max(1, task.base.most_workers)
     require_chosen_device([resources], task.base.hardware.device, use_gpu=use_gpu)
-    await_room(
+    room.await_room(
         num_workers=num_workers,
         most_workers=num_workers,
         cpus=cpus_per_trial_worker(task.base),
@@ -94,7 +93,7 @@ def run_trials(
     ray_folder = task.trials_dir.parent / RAY_FOLDER
     shutil.rmtree(ray_folder, ignore_errors=True)  # of a launch that was cut off
 
-    require_shared(task.trials_dir)
+    shared.require_shared(task.trials_dir)
     from raytricks.cluster.tune.tuner import fit_trials  # the seam, again
 
     started()

@@ -15,7 +15,7 @@ import pytest
 
 from raytricks.training.records import read_records
 
-pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 _GONE_WITHIN_S = 10
 
 
@@ -61,6 +61,7 @@ def still_there(processes: dict[int, str]) -> dict[int, str]:
     return {pid: name for pid, name in processes.items() if Path(f"/proc/{pid}").exists()}
 
 
+@pytest.mark.chaos
 def test_killed_driver_and_the_same_command_again_end_with_the_same_weights(clean, tmp_path, record_property):
     run_dir, again = tmp_path / "killed", 0
     places = (3, 21, 22, 48, 71)  # before the first checkpoint, around the end of an epoch, in the middle
@@ -96,6 +97,7 @@ def test_killed_driver_and_the_same_command_again_end_with_the_same_weights(clea
     )
 
 
+@pytest.mark.chaos
 def test_chaos_of_workers_and_drivers_ends_with_the_same_weights(clean, tmp_path, record_property):
     """Seeded random SIGKILLs, until the run is done."""
     rng = random.Random(6)

@@ -1,6 +1,6 @@
 """Workers that die, again and again: the run ends with the weights of one that nothing befell.
 
-`make chaos` prints what each fault costs.
+`make chaos` prints what each fault costs; `make test` kills two workers.
 """
 
 from functools import partial
@@ -18,7 +18,6 @@ from raytricks.cluster.session import ray_session
 _IGNORED = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.chaos,
     pytest.mark.timeout(1200),
     *(pytest.mark.filterwarnings(f"ignore::{category}") for category in _IGNORED),
 ]
@@ -36,7 +35,14 @@ def clean(cluster, tmp_path_factory) -> Path:
     return raytricks.train(None, settings(tmp_path_factory.mktemp("clean"), name="clean", workers=2)).run_dir
 
 
-@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 10), (signal.SIGTERM, 4)], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "times"),
+    [
+        pytest.param(signal.SIGKILL, 2, id="twice"),
+        pytest.param(signal.SIGKILL, 10, id="SIGKILL", marks=pytest.mark.chaos),
+        pytest.param(signal.SIGTERM, 4, id="SIGTERM", marks=pytest.mark.chaos),
+    ],
+)
 def test_killed_workers_cost_some_seconds_and_the_steps_since_the_checkpoint(
     clean, tmp_path, record_property, number, times
 ):

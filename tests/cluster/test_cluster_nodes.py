@@ -21,6 +21,7 @@ pytestmark = [
     *(pytest.mark.filterwarnings(f"ignore::{category}") for category in _IGNORED),
 ]
 _NOTICE_S = 30
+EPOCHS = 250  # of 22 steps: some minutes, so that the third new node comes before the end on a fast machine too
 
 
 class ThreeNodes:
@@ -111,10 +112,10 @@ def test_lost_nodes_cost_the_steps_since_the_checkpoint(nodes, tmp_path, record_
     """Three times: a node is lost, the run goes on with one worker; another is added, it goes on with two."""
     turns = 3
     faults = Faults([(8, nodes.lose), (9, nodes.replace)] * turns)
-    overrides = elastic(tmp_path, "lost", recipe__epochs=100) | {"hardware.max_restarts": turns}
+    overrides = elastic(tmp_path, "lost", recipe__epochs=EPOCHS) | {"hardware.max_restarts": turns}
     run = raytricks.train(None, overrides, reporter=faults)  # type: ignore[arg-type]
     lost, added = faults.seconds[::2], faults.seconds[1::2]
-    assert (len(lost), len(added)) == (turns, turns) and run.last["epoch"] == 100
+    assert (len(lost), len(added)) == (turns, turns) and run.last["epoch"] == EPOCHS
     worlds = [note.rpartition(", ")[2] for note in faults.notes]
     assert worlds == ["on 1 workers instead of 2", "on 2 workers instead of 1"] * turns, faults.notes
     assert faults.again <= 5 * turns  # checkpoint.every_steps is 5; growing costs none
@@ -129,9 +130,9 @@ def test_drained_nodes_cost_no_steps(nodes, tmp_path, record_property):
     """Three times: notice of 30 s, the run goes on with one worker; the node is replaced, it goes on with two."""
     turns = 3
     faults = Faults([(8, nodes.drain), (9, nodes.replace_drained)] * turns)
-    run = raytricks.train(None, elastic(tmp_path, "drained", recipe__epochs=100), reporter=faults)  # type: ignore[arg-type]
+    run = raytricks.train(None, elastic(tmp_path, "drained", recipe__epochs=EPOCHS), reporter=faults)  # type: ignore[arg-type]
     drained, replaced = faults.seconds[::2], faults.seconds[1::2]
-    assert (len(drained), len(replaced)) == (turns, turns) and run.last["epoch"] == 100
+    assert (len(drained), len(replaced)) == (turns, turns) and run.last["epoch"] == EPOCHS
     assert faults.again == 0  # and hardware.max_restarts is 0
     record_property(
         "node drain, 30 s of notice",

@@ -73,7 +73,7 @@ def test_two_worker_trials_take_over_weights_and_give_their_cpus_back(cluster, t
         tune__perturb_every_epochs=1,
     )
     assert trial_slots(task.base, [cluster], use_gpu=False) == 2
-    outcomes = carry_out(task, cluster, watched(ManyWorkersTrial, tmp_path))
+    outcomes = carry_out(task, cluster, watched(ManyWorkersTrial, tmp_path, num_together=2))
     assert [(o.status, o.epochs) for o in outcomes] == [("finished", 6)] * 2, outcomes
     pairs = adopted_pairs(tmp_path)
     print(f"{len(pairs)} exploits of two-worker trials")

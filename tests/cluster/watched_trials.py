@@ -1,17 +1,33 @@
 """Trial classes that keep the weights that they hand out and take over, for a test to compare."""
 
 from pathlib import Path
+import time
 
 import torch
 
 from raytricks.training.checkpoint import newest_checkpoint
 from raytricks.tuning.trial_files import epoch_records, read_state
 
+_TOGETHER_WITHIN_S = 60
 
-def watched(trial_class, folder: Path):
-    """Return a trial class that keeps the weights it exports, and those it starts from after it took others over."""
+
+def watched(trial_class, folder: Path, num_together: int = 1):
+    """Return a trial class that keeps the weights it exports, and those it starts from after it took others over.
+
+    Args:
+        num_together: none goes beyond its first epoch before so many have made theirs; on a fast machine one would
+            be finished before the workers of another have started.
+    """
 
     class Watched(trial_class):
+        def step(self):
+            result = super().step()
+            (folder / f"began-{self._number}").touch()
+            give_up_at = time.monotonic() + _TOGETHER_WITHIN_S
+            while len(list(folder.glob("began-*"))) < num_together and time.monotonic() < give_up_at:
+                time.sleep(0.1)
+            return result
+
         def save_checkpoint(self, checkpoint_dir: str):
             saved = super().save_checkpoint(checkpoint_dir)
             found = newest_checkpoint(Path(checkpoint_dir) / "checkpoints")

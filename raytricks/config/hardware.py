@@ -39,9 +39,9 @@ class HardwareConfig(Section):
     on a CPU."""
     channels_last: bool = True
     images_per_device: PositiveInt | Literal["auto"] | None = "auto"
-    """Largest micro-batch; more images per worker are accumulated. auto: no limit at first, halved
-    each time the device is out of memory. None: no limit. Batch norm (not group) takes its
-    statistics from a micro-batch, so its results depend on the size, those of model.norm=group do not."""
+    """Largest micro-batch; more images per worker are accumulated. auto: no limit at first (on a CPU, what its
+    free memory holds), halved each time the device is out of memory. None: no limit. Batch norm (not group)
+    takes its statistics from a micro-batch, so its results depend on the size, those of model.norm=group do not."""
     cpus_per_worker: PositiveInt | None = None
     """Threads of a worker. None: the machine's cores shared evenly."""
     max_restarts: Annotated[int, Field(ge=0)] = 3

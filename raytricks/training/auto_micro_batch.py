@@ -92,8 +92,8 @@ class AutoMicroBatch:
             return None
         self._keep(fitting, self.evaluation)
         return (
-            f"images at once: {fitting} of {planned} (accumulated, the recipe is the same), as {free / 2**30:.1f} GiB "
-            "of memory are free for each worker"
+            f"images at once: {fitting} of {planned} ({_what_changes(config)}), as {free / 2**30:.1f} GiB of memory "
+            "are free for each worker"
         )
 
     @property
@@ -126,10 +126,7 @@ class AutoMicroBatch:
         if fewer is None:
             return None
         self._keep(fewer, self.evaluation)
-        return (
-            f"out of memory with {micro_batch_size} images at once: going on with {fewer} (accumulated, the recipe "
-            "is the same)"
-        )
+        return f"out of memory with {micro_batch_size} images at once: going on with {fewer} ({_what_changes(config)})"
 
     def halve_evaluation(self, error: BaseException, batch_size: int) -> str | None:
         """Remember that an evaluation batch did not fit; arguments and result as of `halve_training`.
@@ -200,6 +197,12 @@ def _bytes_of_image(config: ExperimentConfig, num_classes: int, *, enough: int) 
         return max(1, int(_NEEDED * count_activation_bytes(model, (channels, side, side))))
     except (RuntimeError, NotImplementedError, ConfigError):  # a model that is only built with numbers
         return enough
+
+
+def _what_changes(config: ExperimentConfig) -> str:
+    if config.model.is_resnet and config.model.norm == "group":
+        return "accumulated, the recipe is the same"
+    return "accumulated, the recipe is the same; batch norm takes its statistics from as many"
 
 
 def _read(path: Path) -> tuple[int | None, int | None]:

@@ -273,7 +273,7 @@ def execute(
     reporter.stop()
     records = read_records(run_dir / METRICS_FILE)
     seconds = time.monotonic() - started_s
-    for line in summary_lines(run_dir, records, seconds, plan.splits.evaluation.origin):
+    for line in summary_lines(run_dir, records, seconds, plan.splits.evaluation.origin, plan.splits.class_names):
         reporter.line(line)
     return RunResult(run_dir, records)
 

@@ -1,5 +1,6 @@
 """The lines after the last step: what came out, where it lies, what to do next."""
 
+from collections.abc import Sequence
 import math
 from pathlib import Path
 from statistics import median
@@ -8,13 +9,16 @@ from typing import Any
 from raytricks.report.progress import duration
 
 
-def summary_lines(run_dir: Path, records: list[dict[str, Any]], elapsed_s: float, evaluated_on: str) -> list[str]:
+def summary_lines(
+    run_dir: Path, records: list[dict[str, Any]], elapsed_s: float, evaluated_on: str, class_names: Sequence[str]
+) -> list[str]:
     """Return the summary of a finished run.
 
     Args:
         records: all records of its metrics.jsonl.
         elapsed_s: of this command, start-up included.
         evaluated_on: name of the evaluation split.
+        class_names: in the order of the labels.
     """
     epochs = [r for r in records if r["kind"] == "epoch"]
     last, best = epochs[-1], max((r for r in epochs if "val_top1" in r), key=lambda r: r["val_top1"])
@@ -23,6 +27,9 @@ def summary_lines(run_dir: Path, records: list[dict[str, Any]], elapsed_s: float
         f"({evaluated_on}), loss {last['val_cross_entropy']:.4f}",
         f"best      epoch {best['epoch']}: top-1 {best['val_top1']:.2%}; chosen on the same images, so optimistic",
     ]
+    if "val_lowest_recall" in last:  # not in records of early versions
+        weakest = class_names[last["val_lowest_recall_class"]]
+        lines.append(f"weakest   class {weakest}: {last['val_lowest_recall']:.2%} of its images right")
     if "val_ema_top1" in last:
         lines.append(
             f"average   of the weights: top-1 {last['val_ema_top1']:.2%}, loss {last['val_ema_cross_entropy']:.4f}"

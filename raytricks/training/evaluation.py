@@ -42,8 +42,8 @@ def evaluate(
         stop_requested: a number other than 0 ends the evaluation on all workers; asked about once a second.
 
     Returns:
-        top1, top5 (parts of 1; top5 only with more than 5 classes), cross_entropy, num_images, and each metric
-        under its name.
+        top1, top5 (parts of 1; top5 only with more than 5 classes), cross_entropy, num_images, lowest_recall (of
+        the classes that have images) and lowest_recall_class, its index; and each metric under its name.
 
     Raises:
         InterruptedRun: a stop was requested.
@@ -53,6 +53,7 @@ def evaluate(
     counted = [_counts(metric, nothing, nothing[:, 0].long(), num_classes) for metric in metrics]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     sums = torch.zeros(4, dtype=torch.float64, device=worker.device)
+    of_classes = torch.zeros(2, num_classes, dtype=torch.float64, device=worker.device)  # right answers, images
     was_training = model.training
     model.eval()
     asked, asked_s = 0, time.monotonic()
@@ -72,6 +73,7 @@ def evaluate(
             loss = F.cross_entropy(logits, labels, reduction="sum")
             count = torch.full_like(loss, len(labels))
             sums += torch.stack([best[:, 0].sum(), best.any(dim=1).sum(), loss, count])
+            of_classes.index_add_(1, labels, torch.stack([best[:, 0], torch.ones_like(best[:, 0])]).double())
             for index, metric in enumerate(metrics):
                 counted[index] += _counts(metric, logits, labels, num_classes)
             if time.monotonic() - asked_s >= _ASK_INTERVAL_S:
@@ -90,6 +92,9 @@ def evaluate(
             "checkpoint is kept; lower recipe.base_lr or set hardware.precision=fp32"
         )
     measured = {"top1": top1 / count, "cross_entropy": loss / count, "num_images": int(count)}
+    right, images = worker.sum_over_workers(of_classes).cpu()
+    recall = torch.where(images > 0, right / images, 2.0)
+    measured |= {"lowest_recall": float(recall.min()), "lowest_recall_class": int(recall.argmin())}
     if num_classes > _TOP:
         measured["top5"] = top5 / count
     for metric, counts in zip(metrics, counted, strict=True):

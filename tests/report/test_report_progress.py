@@ -33,6 +33,7 @@ STEP = {
     "grad_norm": None,
 }
 NOTE = {"kind": "note", "step": 0, "epoch": 0, "text": "resumed [from] step-3"}
+CLASSES = ("good", "defect")
 TEST = {"kind": "test", "step": 8, "epoch": 2, "test_top1": 0.5, "test_num_images": 1000}
 
 
@@ -142,7 +143,7 @@ def test_duration_for_people(seconds, text):
 
 def test_summary_names_last_and_best(tmp_path):
     records = [EPOCH, {**EPOCH, "epoch": 2, "val_top1": 0.7}, TEST]
-    text = "\n".join(summary_lines(tmp_path / "run", records, 100, "held out"))
+    text = "\n".join(summary_lines(tmp_path / "run", records, 100, "held out", CLASSES))
     assert "last      epoch 2: top-1 70.00% of 359 images (held out)" in text
     assert "best      epoch 1: top-1 75.00%" in text and "optimistic" in text
     assert "test      top-1 50.00%, scored once" in text
@@ -157,11 +158,15 @@ def test_epoch_line_shows_the_average_beside_the_weights():
 def test_summary_names_the_average_and_its_file(tmp_path):
     average = {"val_ema_top1": 0.8, "val_ema_cross_entropy": 0.5}
     test = TEST | {"test_ema_top1": 0.6}
-    text = "\n".join(summary_lines(tmp_path, [EPOCH | average, test], 5, "val"))
+    text = "\n".join(summary_lines(tmp_path, [EPOCH | average, test], 5, "val", CLASSES))
     assert "average   of the weights: top-1 80.00%, loss 0.5000" in text
     assert "model_ema.safetensors" in text
     assert "top-1 50.00% (EMA 60.00%), scored once" in text
-    assert "model_ema" not in "\n".join(summary_lines(tmp_path, [EPOCH], 5, "val"))
+    assert "weakest" not in "\n".join(summary_lines(tmp_path, [EPOCH], 5, "val", CLASSES))  # of an early version
+    weakest = {"val_lowest_recall": 0.25, "val_lowest_recall_class": 1}
+    text = "\n".join(summary_lines(tmp_path, [EPOCH | weakest], 5, "val", CLASSES))
+    assert "weakest   class defect: 25.00% of its images right" in text
+    assert "model_ema" not in "\n".join(summary_lines(tmp_path, [EPOCH], 5, "val", CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -174,8 +179,8 @@ def test_summary_names_the_average_and_its_file(tmp_path):
 )
 def test_summary_advises_on_the_batch(tmp_path, scales, line):
     epochs = [EPOCH | {"noise_scale": scale} for scale in scales]
-    assert line in "\n".join(summary_lines(tmp_path, epochs, 5, "val"))
+    assert line in "\n".join(summary_lines(tmp_path, epochs, 5, "val", CLASSES))
 
 
 def test_summary_without_a_measured_noise_scale_gives_no_advice(tmp_path):
-    assert "noise" not in "\n".join(summary_lines(tmp_path, [EPOCH], 5, "val"))
+    assert "noise" not in "\n".join(summary_lines(tmp_path, [EPOCH], 5, "val", CLASSES))

@@ -4,6 +4,7 @@ from dataclasses import replace
 import math
 
 import pytest
+from sklearn.metrics import recall_score
 import torch
 import torch.nn.functional as F
 
@@ -43,6 +44,25 @@ def test_evaluation_equals_a_plain_loop(make_job, batch_size, channels_last):
     assert metrics["top1"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
     assert metrics["top5"] == pytest.approx(float(top5))
     assert metrics["cross_entropy"] == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
+    recalls = recall_score(labels, logits.argmax(1), average=None, labels=range(10))
+    assert metrics["lowest_recall"] == pytest.approx(recalls.min())
+    assert metrics["lowest_recall_class"] == recalls.argmin()
+
+
+def test_evaluation_judges_no_class_that_has_no_image(make_job):
+    job = make_job()
+    images = job.data.evaluation
+    keep = images.labels != 3
+    few = replace(images, images=type(images.images)(images.images.pixels[keep]), labels=images.labels[keep])
+    model = model_of(job)
+    with torch.no_grad():
+        model.fc.bias[:] = 1000 * (torch.arange(10) == 5)  # answers 5, whatever it is given
+    metrics = evaluated(model, replace(job, data=replace(job.data, evaluation=few)), 16)
+    assert (metrics["lowest_recall"], metrics["lowest_recall_class"]) == (0, 0)
+    five = few.labels == 5
+    only = replace(few, images=type(few.images)(few.images.pixels[five]), labels=few.labels[five])
+    metrics = evaluated(model, replace(job, data=replace(job.data, evaluation=only)), 16)
+    assert (metrics["lowest_recall"], metrics["lowest_recall_class"]) == (1, 5)
 
 
 def test_evaluation_leaves_mode_and_statistics_alone(make_job):

@@ -19,6 +19,7 @@ Record = dict[str, Any]
 
 
 _SHOWN = ("val_top1", "val_top5", "val_cross_entropy", "val_num_images", "val_s")
+_OF_SUMMARY = ("val_lowest_recall", "val_lowest_recall_class")
 
 
 class Reporter:
@@ -173,7 +174,10 @@ def _further_metrics(record: Record) -> dict[str, float]:
     return {
         name.removeprefix("val_"): value
         for name, value in record.items()
-        if name.startswith("val_") and name not in _SHOWN and not name.startswith("val_ema_") and value is not None
+        if name.startswith("val_")
+        and name not in (*_SHOWN, *_OF_SUMMARY)
+        and not name.startswith("val_ema_")
+        and value is not None
     }
 
 

@@ -166,6 +166,7 @@ def test_summary_names_the_average_and_its_file(tmp_path):
     weakest = {"val_lowest_recall": 0.25, "val_lowest_recall_class": 1}
     text = "\n".join(summary_lines(tmp_path, [EPOCH | weakest], 5, "val", CLASSES))
     assert "weakest   class defect: 25.00% of its images right" in text
+    assert "recall" not in epoch_line(EPOCH | weakest, 2, "")
     assert "model_ema" not in "\n".join(summary_lines(tmp_path, [EPOCH], 5, "val", CLASSES))
 
 

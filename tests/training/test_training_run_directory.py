@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 import pytest
 from sklearn.datasets import load_digits
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import raytricks
 from raytricks.config import load_config
@@ -23,6 +25,7 @@ from raytricks.errors import (
 )
 from raytricks.plan import plan_run
 from raytricks.report.progress import Reporter
+from raytricks.training.auto_micro_batch import LIMITS_FILE
 from raytricks.training.fencing import begin_launch, require_visible
 from raytricks.training.run_directory import create_run_directory
 
@@ -179,6 +182,27 @@ def test_run_leaves_nothing_when_the_first_step_is_not_finite(digit_folder, tmp_
     with pytest.raises(NonFiniteError, match="step 2"):
         raytricks.train(digit_folder, small(tmp_path, **changes) | {"logging.every_steps": 20})
     assert run_directories(tmp_path) == []
+
+
+def test_run_out_of_memory_in_its_first_update_stays_with_what_fits(digit_folder, tmp_path):
+    """Its message promises that a resume begins with fewer images at once."""
+
+    def exhaust(*_):
+        raise torch.OutOfMemoryError("no memory for momentum")
+
+    wanted = small(tmp_path, name="first") | {"logging.every_steps": 20}
+    handle = register_optimizer_step_pre_hook(exhaust)
+    try:
+        with pytest.raises(RaytricksError, match="a restart or resume takes it by itself"):
+            raytricks.train(digit_folder, wanted)
+    finally:
+        handle.remove()
+    run_dir = tmp_path / "runs" / "first"
+    limit = json.loads((run_dir / LIMITS_FILE).read_text())["training"]
+    result = raytricks.train(resume=run_dir)
+    assert result is not None
+    notes = [record["text"] for record in result.records if record["kind"] == "note"]
+    assert f"images at once: at most {limit} in training, as found before" in notes
 
 
 def test_run_with_records_stays_when_it_fails(digit_folder, tmp_path):

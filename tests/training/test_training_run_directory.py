@@ -25,6 +25,7 @@ from raytricks.errors import (
 )
 from raytricks.plan import plan_run
 from raytricks.report.progress import Reporter
+from raytricks.run import device_type_of
 from raytricks.training.auto_micro_batch import LIMITS_FILE
 from raytricks.training.fencing import begin_launch, require_visible
 from raytricks.training.run_directory import create_run_directory
@@ -147,6 +148,15 @@ def test_run_in_a_place_that_is_a_file_is_one_line(tmp_path):
     changes = {"output_dir": str(tmp_path / "file"), "name": "x"}
     with pytest.raises(ConfigError, match=r"file/x cannot be made \(.*\); set output_dir"):
         raytricks.train(None, SETTINGS | changes)
+
+
+def test_cuda_without_a_gpu_here_is_for_workers_that_may_have_some(monkeypatch):
+    """A search trains its trials on workers, whatever `workers` says; the driver's machine needs no GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = load_config(None, SETTINGS | {"hardware.device": "cuda"}).config
+    assert device_type_of(config, on_ray=True) == "cuda"
+    with pytest.raises(ConfigError, match="set workers=1 or more for the GPUs of a cluster"):
+        device_type_of(config)
 
 
 def test_dry_run_writes_nothing(tmp_path):

@@ -24,9 +24,9 @@ from raytricks.config import load_config
 from raytricks.data.loading import find_data
 from raytricks.data.prepared import prepare_data
 from raytricks.errors import InterruptedRun
+from raytricks.inference.model_file import load_model
 from raytricks.recipe.resolve import resolve_config, stats_of
 from raytricks.training.loop import TrainingJob, run_epochs
-from raytricks.training.model_file import load_model
 from raytricks.training.worker import Worker
 
 SETTINGS: dict[str, Any] = {
@@ -157,7 +157,7 @@ def answers(run_dir: Path) -> torch.Tensor:
     assert data.evaluation is not None
     pixels = torch.from_numpy(data.evaluation.images.pixels)  # type: ignore[attr-defined]
     trained = load_model(run_dir)
-    return trained.model(trained.transform.normalize(pixels)).argmax(dim=1)
+    return trained.model(trained.preprocess.transform.normalize(pixels)).argmax(dim=1)
 
 
 if __name__ == "__main__":

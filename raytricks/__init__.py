@@ -2,7 +2,7 @@
 
 >>> import raytricks
 >>> result = raytricks.train("configs/digits.yaml", {"recipe.epochs": 10})
->>> model = raytricks.load_model(result.run_dir)
+>>> model = raytricks.load(result.run_dir)
 """
 
 from importlib import import_module
@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from raytricks.api import diagnose, train
     from raytricks.cluster.jobs.job import Job
     from raytricks.config import ExperimentConfig, load_config
+    from raytricks.inference.trained_model import Prediction, TrainedModel
     from raytricks.plan import Plan, plan_run
     from raytricks.recipe.doctor import Finding
     from raytricks.remote import submit
     from raytricks.report.progress import Reporter
     from raytricks.run import RunResult
     from raytricks.study import Study, tune
-    from raytricks.training.model_file import TrainedModel, load_model
+    from raytricks.training.kept_models import load
 
 __all__ = [
     "ExperimentConfig",
     "Finding",
     "Job",
     "Plan",
+    "Prediction",
     "Reporter",
     "RunResult",
     "Study",
@@ -34,7 +36,7 @@ __all__ = [
     "__version__",
     "diagnose",
     "load_config",
-    "load_model",
+    "load",
     "plan_run",
     "submit",
     "train",
@@ -55,8 +57,9 @@ _HOMES = {
     "tune": "raytricks.study",
     "Job": "raytricks.cluster.jobs.job",
     "submit": "raytricks.remote",
-    "TrainedModel": "raytricks.training.model_file",
-    "load_model": "raytricks.training.model_file",
+    "Prediction": "raytricks.inference.trained_model",
+    "TrainedModel": "raytricks.inference.trained_model",
+    "load": "raytricks.training.kept_models",
 }
 
 

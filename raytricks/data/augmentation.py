@@ -140,14 +140,17 @@ class Transform:
         Raises:
             ValueError: the images are not squares of `evaluation_side` (crops) or `image_size`.
         """
-        pixels = canvas.pixels
+        return self.normalize(to_device(self.evaluation_pixels(canvas.pixels), device))
+
+    def evaluation_pixels(self, squares: Tensor) -> Tensor:
+        """Return the (N, C, S, S) part of stored squares that the model sees; raises ValueError as `evaluate`."""
         side = self.evaluation_side if self.crops else self.image_size
-        if pixels.shape[2:] != (side, side):
-            raise ValueError(f"images must be {side} x {side} for evaluation, got {tuple(pixels.shape[2:])}")
-        if self.crops:
-            margin = (side - self.image_size) // 2
-            pixels = pixels[:, :, margin : margin + self.image_size, margin : margin + self.image_size]
-        return self.normalize(to_device(pixels, device))
+        if squares.shape[2:] != (side, side):
+            raise ValueError(f"images must be {side} x {side} for evaluation, got {tuple(squares.shape[2:])}")
+        if not self.crops:
+            return squares
+        margin = (side - self.image_size) // 2
+        return squares[:, :, margin : margin + self.image_size, margin : margin + self.image_size]
 
 
 def to_device(pixels: Tensor, device: torch.device) -> Tensor:

@@ -95,6 +95,25 @@ class TrainBatches:
             yield TrainBatch(inputs, labels, samples, is_last)
 
 
+_EVALUATION_PIXELS = 2**22
+_EVALUATION_IMAGES = (128, 512)
+
+
+def evaluation_batch_size(side: int) -> int:
+    """Return how many images of a side are evaluated at once, wherever memory allows.
+
+    It depends on nothing but the images, so that the figures do not change with the number of workers: what a layer
+    answers to an image differs in its last bits with the batch that it comes in.
+    """
+    return min(max(_EVALUATION_PIXELS // side**2, _EVALUATION_IMAGES[0]), _EVALUATION_IMAGES[1])
+
+
+def evaluation_share(total: int, batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return [start, stop) of a worker's samples: whole batches, the same ones for any number of workers."""
+    first, last = even_share(-(-total // batch_size), rank, world_size)
+    return min(first * batch_size, total), min(last * batch_size, total)
+
+
 def evaluation_batches(
     data: LabelledImages,
     transform: Transform,
@@ -105,7 +124,7 @@ def evaluation_batches(
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (inputs, labels) of this worker's part of a split: every image once, none padded."""
-    start, stop = even_share(len(data), rank, world_size)
+    start, stop = evaluation_share(len(data), batch_size, rank, world_size)
     plan = ((np.arange(a, min(a + batch_size, stop)), True) for a in range(start, stop, batch_size))
     for canvas, (samples, _) in read_ahead(data.images, plan, evaluation_reader(data.images, transform)):
         labels = to_device(torch.from_numpy(data.labels[samples]), device)

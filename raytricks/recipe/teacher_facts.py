@@ -38,7 +38,8 @@ def teacher_facts(path: str) -> TeacherFacts | None:
     try:
         with safe_open(file, framework="numpy") as model:
             metadata = model.metadata() or {}
-        class_names = tuple(json.loads(metadata["class_names"]))
+        described = json.loads(metadata["raytricks"]) if "raytricks" in metadata else None
+        class_names = tuple(described["class_names"] if described else json.loads(metadata["class_names"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     return TeacherFacts(class_names, _smoothing_epsilon(file.parent / "config.yaml"))

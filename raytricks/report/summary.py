@@ -43,7 +43,7 @@ def summary_lines(
         f"files     {run_dir}: model.safetensors,{average} metrics.jsonl, config.yaml, run.json, checkpoints/",
         "next",
         f"  repeat  raytricks train {run_dir}/config.yaml name=again",
-        f"  use     python -c \"import raytricks; print(raytricks.load_model('{run_dir}').class_names)\"",
+        f"  use     python -c \"import raytricks; print(raytricks.load('{run_dir}').class_names)\"",
         f"  watch   tensorboard --logdir {run_dir.parent}    (pip install tensorboard)",
     ]
     return lines

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from raytricks.config.schema import ExperimentConfig
+from raytricks.data.batches import evaluation_batch_size
 from raytricks.errors import CheckpointError, ConfigError, RaytricksError
 from raytricks.files import write_atomically
 from raytricks.limits import available_memory_bytes, memory_bytes
@@ -72,7 +73,9 @@ class AutoMicroBatch:
 
     def __init__(self, run_dir: Path, config: ExperimentConfig, worker: Worker) -> None:
         self._path, self._worker = run_dir / LIMITS_FILE, worker
-        self.is_auto = config.hardware.images_per_device == "auto"
+        given = config.hardware.images_per_device
+        self.is_auto = given == "auto"
+        self._given = given if isinstance(given, int) else None
         self.training, self.evaluation = _read(self._path) if self.is_auto else (None, None)
 
     def bound_by_memory(self, config: ExperimentConfig, num_classes: int) -> str | None:
@@ -101,9 +104,10 @@ class AutoMicroBatch:
         """Whether a step that does not fit is done again in this process."""
         return self.is_auto and self._worker.world_size == 1
 
-    def evaluation_batch(self, micro_batch_size: int) -> int:
-        """Return the images of an evaluation batch: without a backward pass twice as many fit."""
-        return min(2 * micro_batch_size, self.evaluation or 2 * micro_batch_size)
+    def evaluation_batch(self, side: int) -> int:
+        """Return the images of an evaluation batch, `side` pixels large: without a backward pass twice as many fit."""
+        wanted, given = evaluation_batch_size(side), self._given or self.training
+        return min(wanted, self.evaluation or wanted, 2 * given if given else wanted)
 
     def found_before(self) -> str | None:
         """Return a note of the limits that a run starts with."""

@@ -106,7 +106,22 @@ def newest_checkpoint(directory: Path) -> FoundCheckpoint | None:
 
 def load_checkpoint(directory: Path, step: int) -> FoundCheckpoint:
     """Load the checkpoint of a step; raises CheckpointError when it is not there or not sound."""
-    path = directory / f"{_PREFIX}{step:08d}"
+    return load_checkpoint_at(path_of(directory, step))
+
+
+def path_of(directory: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is, if it is kept."""
+    return directory / f"{_PREFIX}{step:08d}"
+
+
+def newest_path(directory: Path) -> Path | None:
+    """Return the newest checkpoint, sound or not; None where there is none."""
+    names = _names(directory)
+    return directory / names[-1] if names else None
+
+
+def load_checkpoint_at(path: Path) -> FoundCheckpoint:
+    """Load a checkpoint; raises CheckpointError when it is not there or not sound."""
     try:
         found_step = _verify(path)
         return FoundCheckpoint(path, found_step, _load_state(path / _STATE), ())

@@ -17,6 +17,7 @@ from raytricks.training.worker import Worker
 from raytricks.tricks.mixed_precision import Precision, autocast
 
 _TOP = 5
+_UNITS = 2**32  # of a loss of 1; 2 billion images with a loss of 1 fit into 64 bits
 _ASK_INTERVAL_S = 1.0  # a request may be a file on a network
 
 
@@ -32,6 +33,7 @@ def evaluate(
     channels_last: bool,
     metrics: Sequence[Metric] = (),
     stop_requested: Callable[[], int] = lambda: 0,
+    answers: list[Tensor] | None = None,
 ) -> dict[str, float]:
     """Measure top-1, top-5, plain cross-entropy and further metrics of a split.
 
@@ -39,6 +41,7 @@ def evaluate(
     number of workers. Collective.
 
     Args:
+        answers: gets this worker's (n, K) float32 logits, a batch each.
         stop_requested: a number other than 0 ends the evaluation on all workers; asked about once a second.
 
     Returns:
@@ -52,8 +55,9 @@ def evaluate(
     nothing = torch.zeros(0, num_classes, device=worker.device)  # a worker may get no image of a small split
     counted = [_counts(metric, nothing, nothing[:, 0].long(), num_classes) for metric in metrics]
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    sums = torch.zeros(4, dtype=torch.float64, device=worker.device)
+    sums = torch.zeros(4, dtype=torch.int64, device=worker.device)
     of_classes = torch.zeros(2, num_classes, dtype=torch.float64, device=worker.device)  # right answers, images
+    is_poisoned = torch.zeros((), dtype=torch.bool, device=worker.device)
     was_training = model.training
     model.eval()
     asked, asked_s = 0, time.monotonic()
@@ -70,7 +74,11 @@ def evaluate(
                 logits = model(inputs.contiguous(memory_format=layout))
             logits = logits.float()
             best = logits.topk(min(_TOP, num_classes), dim=1).indices == labels[:, None]
-            loss = F.cross_entropy(logits, labels, reduction="sum")
+            if answers is not None:
+                answers.append(logits)
+            losses = F.cross_entropy(logits.double(), labels, reduction="none")
+            is_poisoned |= ~losses.isfinite().all()
+            loss = _exact(losses).sum()
             count = torch.full_like(loss, len(labels))
             sums += torch.stack([best[:, 0].sum(), best.any(dim=1).sum(), loss, count])
             of_classes.index_add_(1, labels, torch.stack([best[:, 0], torch.ones_like(best[:, 0])]).double())
@@ -85,6 +93,7 @@ def evaluate(
     if asked:
         raise InterruptedRun("stopped in the evaluation; all training steps are saved", asked)
     top1, top5, loss, count = worker.sum_over_workers(sums).tolist()
+    loss = math.nan if worker.largest_over_workers(int(is_poisoned)) else loss / _UNITS
     assert count == len(data), f"evaluated {count} of {len(data)} images"
     if not math.isfinite(loss):
         raise NonFiniteError(
@@ -100,6 +109,11 @@ def evaluate(
     for metric, counts in zip(metrics, counted, strict=True):
         measured[metric.name] = float(metric.value(counts=worker.sum_over_workers(counts).cpu()))
     return measured
+
+
+def _exact(losses: Tensor) -> Tensor:
+    """Return whole numbers of units, whose sum is the same in any order and over any number of workers."""
+    return (losses * _UNITS).round().long()
 
 
 def _counts(metric: Metric, logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:

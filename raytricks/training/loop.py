@@ -21,11 +21,14 @@ from pathlib import Path
 import time
 
 import torch
+from torch import Tensor
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.batches import TrainBatch
 from raytricks.data.prepared import LabelledImages, PreparedData
 from raytricks.errors import InterruptedRun, NonFiniteError, RaytricksError
+from raytricks.inference.answers import fits
+from raytricks.inference.trained_model import Execution
 from raytricks.recipe.chain import Chain, metrics_of
 from raytricks.training.agreement import with_agreed_precision
 from raytricks.training.auto_micro_batch import AutoMicroBatch, free_memory, is_out_of_memory
@@ -131,9 +134,11 @@ class _Run:
         self.files.open_records(self.state.step, listener)
         for note in filter(None, notes):
             self.files.write("note", step=self.state.step, epoch=0, text=note)
+        self._answers: dict[str, Tensor] | None = None  # of the last evaluation; empty but on the first worker
         self.rewind = BufferSnapshot(self.state.model) if self.fitting.redoes_steps else None
         self._is_unevaluated = self._ends_unevaluated()
         self._begin_phase(phase_at(self.phases, self.state.step - self._is_unevaluated))
+        self.files.describe(job.data, self._execution())
 
     def epochs(self) -> Iterator[Record]:
         """Make the epochs that are left; then score the test images, once, and write the models."""
@@ -145,9 +150,12 @@ class _Run:
             self.train_epoch(epoch)
             self.save_epoch(epoch)
             yield self.write_epoch(epoch)
+        if self._answers is None:  # resumed after the last evaluation
+            self._evaluate(self.job.data.evaluation, "val")
+        answers = self._answers or {}
         if self.job.data.test is not None:
             self._score_test(self.job.data.test)
-        self.files.save_models(self.state, self.job.data)
+        self.files.save_models(self.state, self.job.data, answers)
 
     def close(self) -> None:
         """Close the run's files."""
@@ -275,6 +283,8 @@ class _Run:
             "loss_scale": self.state.scaler.get_scale(),
             "val_s": time.perf_counter() - started_s,
         }
+        if metrics:
+            self.files.save_best(self.state, self.job.data, metrics, self._answers or {})
         self._write("epoch", epoch, **record)
         self.state.begin_epoch(metrics)
         self._mark_s = time.perf_counter()  # evaluating is not training time
@@ -347,17 +357,22 @@ class _Run:
     def _evaluate(self, data: LabelledImages, prefix: str) -> dict[str, float]:
         """Measure the model, and each of its shadows as `prefix`_NAME."""
         metrics: dict[str, float] = {}
+        self._answers = {}
         names = (prefix, *(f"{prefix}_{name}" for name in self.state.shadows))
         for model, name in zip(self.state.models, names, strict=True):
-            measured = self._measure(model, data)
+            measured, logits = self._measure(model, data)
+            if logits is not None:
+                self._answers[name] = logits
             metrics |= {f"{name}_{key}": value for key, value in measured.items()}
         return metrics
 
-    def _measure(self, model: torch.nn.Module, data: LabelledImages) -> dict[str, float]:
+    def _measure(self, model: torch.nn.Module, data: LabelledImages) -> tuple[dict[str, float], Tensor | None]:
+        """Return what was measured and, on the first worker, the logits of all images."""
+        keeps = fits(len(data), self.job.data.num_classes)
         while True:
-            batch_size = self.fitting.evaluation_batch(self.parallel.micro_batch_size)
+            batch_size, answers = min(len(data), self._evaluation_batch()), []
             try:
-                return evaluate(
+                measured = evaluate(
                     model,
                     data,
                     self.job.data.transform,
@@ -368,13 +383,26 @@ class _Run:
                     channels_last=self.config.hardware.channels_last,
                     metrics=self._metrics,
                     stop_requested=self._stop_requested,
+                    answers=answers if keeps else None,
                 )
+                none = torch.zeros(0, self.job.data.num_classes, device=self.worker.device)
+                return measured, self.worker.gather_rows(torch.cat([none, *answers])) if keeps else None
             except (RuntimeError, MemoryError) as error:
                 note = self.fitting.halve_evaluation(error, batch_size)
                 if note is None:
                     raise
             free_memory()
             self._write("note", self.recipe.epoch_of(self.state.step), text=note)
+
+    def _evaluation_batch(self) -> int:
+        return self.fitting.evaluation_batch(self.job.data.transform.image_size)
+
+    def _execution(self) -> Execution:
+        return Execution(
+            precision=self.parallel.precision,
+            channels_last=self.config.hardware.channels_last,
+            batch_size=self._evaluation_batch(),
+        )
 
     def _score_test(self, test: LabelledImages) -> None:
         metrics = self._evaluate(test, "test")

@@ -2,26 +2,34 @@
 
 from collections.abc import Callable
 from functools import partial
+import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from raytricks.config.schema import ExperimentConfig
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, RaytricksError
+from raytricks.files import write_atomically
+from raytricks.inference.answers import ANSWERS_FILE, Answers, calibrated, write_answers
+from raytricks.inference.model_file import describe_model, save_model
+from raytricks.inference.trained_model import Execution
 from raytricks.recipe.chain import callbacks_of
 from raytricks.retries import is_passing, with_retries
 from raytricks.training import checkpoint as checkpoints
 from raytricks.training.agreement import agreed_checkpoint
 from raytricks.training.fencing import require_newest
-from raytricks.training.model_file import save_model
 from raytricks.training.records import METRICS_FILE, Record, RecordWriter, drop_records_after, read_records
 from raytricks.training.state import TrainingState, worker_buffers
 from raytricks.training.trackers import open_trackers
 from raytricks.training.worker import Worker
 
 _HAS_SAVED = ".has-saved"
-CHECKPOINTS, MODEL_FILE = "checkpoints", "model.safetensors"
+StateDict = dict[str, Tensor]
+CHECKPOINTS, MODEL_FILE, BEST_FILE = "checkpoints", "model.safetensors", "model_best.safetensors"
+DESCRIPTION_FILE = "model.json"
+"""What the checkpoints are of; a model file says it itself."""
 
 
 def shadow_file(name: str) -> str:
@@ -48,8 +56,10 @@ class RunFiles:
                 "start a new run"
             )
         self._lost_steps = 0
+        self._best_top1 = -1.0
         self._workers_before: int | None = None
         self._writer: RecordWriter | None = None
+        self._execution = Execution()
         self._is_finished = False
 
     def restore(self, state: TrainingState) -> None:
@@ -75,6 +85,8 @@ class RunFiles:
             since = [record["workers"] for record in records if "workers" in record and record["step"] >= state.step]
             self._workers_before = since[-1] if since else self._workers_before
             drop_records_after(self._run_dir / METRICS_FILE, state.step)
+            kept = (record.get("val_top1", -1.0) for record in records if record["step"] <= state.step)
+            self._best_top1 = max(kept, default=-1.0)
         self._worker.wait_for_all()
 
     def metrics_at(self, step: int) -> dict[str, float] | None:
@@ -146,7 +158,7 @@ class RunFiles:
                 failure = error
         self._raise_on_all(failure)
 
-    def save_models(self, state: TrainingState, data: PreparedData) -> None:
+    def save_models(self, state: TrainingState, data: PreparedData, answers: Answers) -> None:
         """Write the finished model and, when there is one, its average, on the first worker. Collective.
 
         Raises:
@@ -157,20 +169,57 @@ class RunFiles:
         if self._worker.is_first:
             try:
                 require_newest(self._run_dir, self._launch)
-                self._write_models(state, data)
+                self._write_models(state, data, answers)
             except RaytricksError as error:
                 failure = error
         self._raise_on_all(failure)
         self._is_finished = True
 
-    def _write_models(self, state: TrainingState, data: PreparedData) -> None:
+    def describe(self, data: PreparedData, execution: Execution) -> None:
+        """Write what the checkpoints are of, on the first worker."""
+        self._execution = execution
+        if self._worker.is_first:
+            described = describe_model(self._config.model, data, execution=execution)
+            write_atomically(self._run_dir / DESCRIPTION_FILE, json.dumps(described, indent=1).encode())
+
+    def save_best(self, state: TrainingState, data: PreparedData, metrics: dict[str, float], answers: Answers) -> None:
+        """Keep the weights of an epoch with a higher top-1 than any before, on the first worker."""
+        if not self._worker.is_first or metrics["val_top1"] <= self._best_top1:
+            return
+        self._best_top1 = metrics["val_top1"]
+        of_model = {name: value for name, value in metrics.items() if not self._is_of_shadow(name, state)}
+        self._save_model(BEST_FILE, state.model.state_dict(), data, of_model, answers.get("val"))
+
+    def _is_of_shadow(self, metric: str, state: TrainingState) -> bool:
+        return any(f"_{name}_" in metric for name in state.shadows)
+
+    def _save_model(
+        self,
+        file: str,
+        weights: StateDict,
+        data: PreparedData,
+        metrics: dict[str, float],
+        logits: Tensor | None,
+    ) -> None:
+        calibration = None if logits is None else calibrated(logits.cpu().numpy(), data.evaluation.labels)
+        save_model(
+            self._run_dir / file,
+            weights,
+            self._config.model,
+            data,
+            metrics,
+            execution=self._execution,
+            calibration=calibration,
+        )
+
+    def _write_models(self, state: TrainingState, data: PreparedData, answers: Answers) -> None:
         of_model = dict(state.last_metrics)
         for name, module in state.shadows.items():
             own = {n: of_model.pop(n) for n in state.last_metrics if f"_{name}_" in n}
             of_shadow = {n.replace(f"_{name}_", "_"): value for n, value in own.items()}
-            path = self._run_dir / shadow_file(name)
-            save_model(path, module.state_dict(), self._config.model, data, of_shadow)
-        save_model(self._run_dir / MODEL_FILE, state.model.state_dict(), self._config.model, data, of_model)
+            self._save_model(shadow_file(name), module.state_dict(), data, of_shadow, answers.get(f"val_{name}"))
+        self._save_model(MODEL_FILE, state.model.state_dict(), data, of_model, answers.get("val"))
+        write_answers(self._run_dir / ANSWERS_FILE, answers, data.evaluation.labels)
 
     def _note_begin(self, step: int, how: str) -> None:
         """Tell how a run goes on: steps to make again, another number of workers than trained before."""

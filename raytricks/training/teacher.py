@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from raytricks.config.schema import ModelConfig
 from raytricks.data.prepared import PreparedData
 from raytricks.errors import CheckpointError, ConfigError
+from raytricks.inference.model_file import load_model
 from raytricks.models.registry import build_model
 from raytricks.models.weight_files import locate_weights
 from raytricks.models.weights import published_weights, start_from
 from raytricks.parts.registry import library_of
 from raytricks.recipe.teacher_facts import teacher_facts
-from raytricks.training.model_file import load_model
 from raytricks.tricks.mixed_precision import Precision, autocast
 
 _KEY = "tricks.distillation.teacher"
@@ -212,7 +212,7 @@ def _finished_run(spec: str, data: PreparedData) -> tuple[nn.Module, Preprocessi
     except CheckpointError as error:
         raise CheckpointError(f"{_KEY}: {error}") from None
     _require_same_classes(spec, trained.class_names, data.class_names)
-    transform = trained.transform
+    transform = trained.preprocess.transform
     return trained.model, Preprocessing(channels=trained.channels, mean=transform.mean, std=transform.std)
 
 

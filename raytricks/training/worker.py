@@ -56,6 +56,21 @@ class Worker:
             gathered = [values]
         return torch.stack(gathered) if self.is_first else None
 
+    def gather_rows(self, rows: Tensor) -> Tensor | None:
+        """Return the (n, K) rows of all workers, one after the other, on the first worker; None elsewhere.
+
+        The workers may have different numbers of rows.
+        """
+        if self.world_size == 1:
+            return rows
+        counts = torch.zeros(self.world_size, dtype=torch.int64, device=self.device)
+        counts[self.rank] = len(rows)
+        numbers: list[int] = self.sum_over_workers(counts).tolist()
+        padded = rows.new_zeros(max(numbers), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        gathered = self.gather_to_first(padded)
+        return None if gathered is None else torch.cat([part[:n] for part, n in zip(gathered, numbers, strict=True)])
+
     def wait_for_all(self) -> None:
         """Return once every worker has come here."""
         if self.world_size > 1:

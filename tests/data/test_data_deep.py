@@ -186,7 +186,7 @@ def test_range_of_deep_images_is_kept_with_the_model(tmp_path):
     settings |= {"recipe.global_batch_size": 6, "output_dir": str(tmp_path / "runs")}
     result = raytricks.train(tmp_path / "data", settings)
     assert result is not None
-    assert raytricks.load_model(result.run_dir).transform.value_range == (0, 4095)
+    assert raytricks.load(result.run_dir).preprocess.transform.value_range == (0, 4095)
     assert "values    0 to 4095 of images of more than 8 bits" in (result.run_dir / "log.txt").read_text()
     data = prepared(tmp_path / "data")
     assert with_augmentation(data.transform, DataConfig(**SETTINGS)).value_range == (0, 4095)

@@ -64,7 +64,7 @@ def test_parquet_file_with_text_labels_is_trained_on(tmp_path):
     settings |= {"model.width": 8, "recipe.epochs": 2, "recipe.global_batch_size": 16, "tricks.warmup.epochs": 0.2}
     result = raytricks.train(None, settings | {"output_dir": str(tmp_path / "runs")})
     assert result is not None and result.last["val_num_images"] == 18  # a fifth is held out
-    assert raytricks.load_model(result.run_dir).class_names == ("blue", "green", "red")
+    assert raytricks.load(result.run_dir).class_names == ("blue", "green", "red")
 
 
 def test_parquet_holds_out_whole_groups_of_a_column(tmp_path):

@@ -62,7 +62,7 @@ def test_table_is_trained_on_as_it_is(folder):
     settings |= {"recipe.global_batch_size": 8, "output_dir": str(folder / "runs")}
     result = raytricks.train(path, settings)
     assert result is not None and result.last["val_num_images"] == 6
-    assert raytricks.load_model(result.run_dir).class_names == CLASSES
+    assert raytricks.load(result.run_dir).class_names == CLASSES
     assert raytricks.train(result.run_dir / "config.yaml", {"name": "again"}, dry_run=True) is None
 
 

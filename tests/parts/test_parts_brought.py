@@ -200,8 +200,8 @@ def test_code_of_a_foreign_run_is_never_imported_before_it_is_trusted(bench, tmp
     (bench / "mine.py").write_text(PLANTED.format(canary=str(canary)))  # what its names lead to on this machine
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another-user"))
     attempts = {
-        "load": lambda: raytricks.load_model(foreign),
-        "load file": lambda: raytricks.load_model(foreign / "model.safetensors"),
+        "load": lambda: raytricks.load(foreign),
+        "load file": lambda: raytricks.load(foreign / "model.safetensors"),
         "resume": lambda: raytricks.train(resume=tmp_path / "unfinished"),
         "repeat": lambda: raytricks.train(foreign / "config.yaml", {"name": "again"}),
         "teacher": lambda: train({"tricks.distillation.teacher": str(foreign), "name": "student"}),
@@ -223,7 +223,7 @@ def test_code_of_a_foreign_run_is_never_imported_before_it_is_trusted(bench, tmp
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "another-user"))
     done = run_command(bench, ["trust", str(foreign)])
     assert done.returncode == 0 and "mine.py:tiny" in done.stdout and not canary.exists()
-    trained = raytricks.load_model(foreign)  # with the code that the run keeps, not with what lies there now
+    trained = raytricks.load(foreign)  # with the code that the run keeps, not with what lies there now
     assert trained.model(torch.zeros(2, 1, 8, 8)).shape == (2, 10) and not canary.exists()
 
 

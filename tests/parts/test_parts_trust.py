@@ -122,11 +122,11 @@ def test_hash_of_a_trusted_file_opens_no_package(bench, tmp_path, canary, monkey
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-    (part,) = json.loads(metadata["parts"])
-    metadata["parts"] = json.dumps([part | {"name": "evilmod:tiny", "spec": "evilmod:tiny"}])
-    save_file(tensors, file, metadata)
+    described = json.loads(metadata["raytricks"])
+    described["parts"] = [described["parts"][0] | {"name": "evilmod:tiny", "spec": "evilmod:tiny"}]
+    save_file(tensors, file, {"raytricks": json.dumps(described)})
     with pytest.raises(ConfigError, match="what it says of its code is damaged"):
-        raytricks.load_model(run_dir)
+        raytricks.load(run_dir)
     assert not canary.exists() and "evilmod" not in sys.modules
 
 
@@ -185,7 +185,7 @@ def test_process_with_another_version_of_a_package_refuses_before_it_imports(ben
 
 def test_file_that_is_edited_is_read_anew_after_a_model_or_a_config_was_loaded(bench):
     pickle.loads(pickle.dumps(load_config(None, BASE | OWN_METRIC).config))
-    raytricks.load_model(train(OWN_MODEL | {"name": "first"}).run_dir)
+    raytricks.load(train(OWN_MODEL | {"name": "first"}).run_dir)
     file = bench / "mine.py"
     file.write_text(file.read_text().replace(".amax(1)", ".amax(1) * 0 + 7"))
     assert train(OWN_METRIC | {"name": "second"}).last["val_confidence"] == 7

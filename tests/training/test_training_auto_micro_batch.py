@@ -271,11 +271,11 @@ def test_micro_batch_evaluation_takes_half_as_many(make_job):
     fitted, found = (make_job(name, **RUN, tricks__ema__decay=0.9) for name in ("fitted", "found"))
     train(fitted)
     device = train(found, Device(evaluation=10))
-    assert device.num_failures == 2  # 32, 16, then 8 for good, of the average too
+    assert device.num_failures == 3  # 50, 25, 12, then 6 for good, of the average too
     assert device.sizes == [16] * 8 and is_bit_equal(found, fitted)
     text = "out of memory with {} images at once in evaluation: going on with {}"
-    assert notes(found) == [text.format(32, 16), text.format(16, 8)]
-    assert limits(found) == {"training": None, "evaluation": 8}
+    assert notes(found) == [text.format(50, 25), text.format(25, 12), text.format(12, 6)]
+    assert limits(found) == {"training": None, "evaluation": 6}
     one, other = (
         [r for r in read_records(j.run_dir / "metrics.jsonl") if r["kind"] == "epoch"] for j in (fitted, found)
     )
@@ -313,7 +313,7 @@ def test_micro_batch_one_of_two_workers_evaluates_fewer_at_once(make_job, fleet)
     whole, found = (make_job(name, **RUN) for name in ("whole", "found"))
     fleet.run(2, train_as_worker, whole, Device(), 1)
     _, second = fleet.run(2, train_as_worker, found, Device(evaluation=7), 1)
-    assert second.num_failures == 2 and limits(found) == {"training": None, "evaluation": 4}
+    assert second.num_failures == 3 and limits(found) == {"training": None, "evaluation": 6}
     assert is_bit_equal(found, whole)
 
 

@@ -221,7 +221,7 @@ def test_changed_run_scores_the_test_split_and_saves_the_model(make_job):
     last = train(job)[-1]
     (test,) = [r for r in metrics(job.run_dir) if r["kind"] == "test"]
     assert (test["step"], test["epoch"], test["test_top1"]) == (12, 4, last["val_top1"])
-    assert raytricks.load_model(job.run_dir).metrics["test_top1"] == test["test_top1"]
+    assert raytricks.load(job.run_dir).metrics["test_top1"] == test["test_top1"]
 
 
 def test_change_that_a_worker_cannot_carry_out_shows_before_the_first_step(make_job):

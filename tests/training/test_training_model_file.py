@@ -2,8 +2,10 @@
 
 import json
 import os
+from pathlib import Path
 import pickle
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -11,8 +13,8 @@ import torch
 
 import raytricks
 from raytricks.errors import CheckpointError
+from raytricks.inference.model_file import load_model
 from raytricks.training.loop import run_epochs
-from raytricks.training.model_file import load_model
 from raytricks.training.run_files import MODEL_FILE
 from raytricks.training.worker import Worker
 
@@ -25,19 +27,26 @@ def trained(make_job):
     return job
 
 
-def metadata_of(path) -> dict[str, str]:
+def description_in(path) -> dict:
     with safe_open(path, framework="pt") as file:
-        return file.metadata()
+        return json.loads(file.metadata()["raytricks"])
+
+
+def rewrite(path, description) -> None:
+    """Change what a file says of itself, not its weights."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, {"raytricks": json.dumps(description)})
 
 
 def test_model_file_round_trip(trained):
     model = load_model(trained.run_dir / MODEL_FILE)
     assert model.class_names == tuple("0123456789")
-    assert (model.channels, model.transform) == (1, trained.data.transform)
+    assert (model.channels, model.preprocess.transform) == (1, trained.data.transform)
     assert not model.model.training
     images = trained.data.evaluation.images.pixels
     labels = torch.from_numpy(trained.data.evaluation.labels)
-    inputs = model.transform.normalize(torch.from_numpy(images))
+    inputs = model.preprocess.transform.normalize(torch.from_numpy(images))
     with torch.no_grad():
         logits = model.model(inputs)
     correct = float((logits.argmax(1) == labels).double().mean())
@@ -48,8 +57,8 @@ def test_model_file_round_trip(trained):
 
 
 def test_model_file_is_found_by_its_run_directory(trained):
-    by_directory = raytricks.load_model(str(trained.run_dir))
-    by_file = raytricks.load_model(trained.run_dir / MODEL_FILE)
+    by_directory = raytricks.load(str(trained.run_dir))
+    by_file = raytricks.load(trained.run_dir / MODEL_FILE)
     for name, value in by_file.model.state_dict().items():
         assert torch.equal(by_directory.model.state_dict()[name], value)
 
@@ -83,7 +92,7 @@ def test_model_file_of_tied_weights_round_trip(make_job, tmp_path):
     last = list(run_epochs(job, Worker()))[-1]
     read = load_model(job.run_dir, trust_code=True)
     assert read.model.encode.weight is read.model.again.weight
-    inputs = read.transform.normalize(torch.from_numpy(job.data.evaluation.images.pixels))
+    inputs = read.preprocess.transform.normalize(torch.from_numpy(job.data.evaluation.images.pixels))
     labels = torch.from_numpy(job.data.evaluation.labels)
     with torch.no_grad():
         assert float((read.model(inputs).argmax(1) == labels).double().mean()) == pytest.approx(last["val_top1"])
@@ -124,27 +133,69 @@ def test_model_file_missing_says_what_has_one(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"class_names": '["a", "b"]'},
-        {"class_names": "not json"},
-        {"transform": "{}"},
-        {"channels": '"three"'},
-        {"model": '{"name": "resnet5d"}'},
-        {"model": '{"name": "resnet8", "width": 16}'},
-        {"model": "[]"},
+        {"class_names": ["a", "b"]},
+        {"class_names": None},
+        {"transform": {}},
+        {"channels": "three"},
+        {"channels": 3},
+        {"model": {"name": "resnet5d"}},
+        {"model": {"name": "resnet8", "width": 16}},
+        {"model": []},
     ],
 )
 def test_model_file_whose_description_is_wrong_is_refused(trained, change):
     path = trained.run_dir / MODEL_FILE
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, metadata_of(path) | change)
+    rewrite(path, description_in(path) | change)
     with pytest.raises(CheckpointError, match="do not belong together") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
 
 
 def test_model_file_metadata_is_plain_json(trained):
-    metadata = metadata_of(trained.run_dir / MODEL_FILE)
-    assert metadata["format"] == "raytricks-model-1"
-    assert json.loads(metadata["model"])["name"] == "resnet8"
-    assert json.loads(metadata["metrics"])["val_num_images"] == 50
+    described = description_in(trained.run_dir / MODEL_FILE)
+    assert described["format_version"] == "2.0"
+    assert described["model"]["name"] == "resnet8"
+    assert described["metrics"]["val_num_images"] == 50
+    assert described["calibration"]["num_images"] == 50
+
+
+def test_model_file_of_which_a_weight_was_changed_is_refused(trained):
+    path = trained.run_dir / MODEL_FILE
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    next(iter(tensors.values())).view(-1)[0] += 1
+    save_file(tensors, path, metadata)
+    with pytest.raises(CheckpointError, match="its content differs from what was written"):
+        load_model(path)
+
+
+def test_model_file_of_a_newer_format_names_what_reads_it(trained):
+    path = trained.run_dir / MODEL_FILE
+    rewrite(path, description_in(path) | {"format_version": "3.0", "raytricks_version": "9.1"})
+    with pytest.raises(CheckpointError, match=r"format 3.0 is newer .* raytricks 9.1: pip install -U raytricks"):
+        load_model(path)
+
+
+def test_model_file_of_a_newer_minor_format_is_read(trained):
+    path = trained.run_dir / MODEL_FILE
+    described = description_in(path) | {"format_version": "2.9", "mood": "good"}
+    described["transform"]["sharpness"] = 3
+    del described["digest"]
+    rewrite(path, described)
+    assert load_model(path).class_names == tuple("0123456789")
+
+
+def test_model_file_of_version_1_is_read():
+    read = load_model(Path(__file__).parents[1] / "inference/files/model_v1.safetensors")
+    assert (read.class_names, read.channels, read.temperature) == (tuple("0123456789"), 1, 1.0)
+    assert read.metrics["val_num_images"] == 359
+    prediction = read.predict(np.zeros((8, 8), np.uint8))
+    assert prediction.probabilities.sum() == pytest.approx(1)
+
+
+def test_model_file_with_an_enormous_header_is_refused_unread(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((2**40).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CheckpointError, match="its header would take"):
+        load_model(path)

@@ -51,7 +51,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     assert metrics(one) == metrics(other)
-    assert raytricks.load_model(one).metrics == raytricks.load_model(other).metrics
+    assert raytricks.load(one).metrics == raytricks.load(other).metrics
 
 
 def interrupt(job, after_step: int) -> None:

@@ -79,7 +79,8 @@ def run_dir(tmp_path) -> Path:
 def test_run_directory_holds_what_it_promises(run_dir):
     files = sorted(p.name for p in run_dir.iterdir())
     assert [name for name in files if name[0] == "."] == [".has-saved", ".launch"]
-    assert files[2:] == ["checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "model.safetensors", "run.json"]
+    promised = "answers.safetensors checkpoints config.yaml log.txt metrics.jsonl model.json model.safetensors "
+    assert files[2:] == (promised + "model_best.safetensors run.json").split()
     assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["step-00000005", "step-00000010"]
     log = (run_dir / "log.txt").read_text()
     assert "epoch 2/2" in log and "model.safetensors" in log and "\x1b" not in log

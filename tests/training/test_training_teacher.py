@@ -11,10 +11,10 @@ import torchvision
 from raytricks.config.schema import ModelConfig
 from raytricks.data.prepared import PUBLISHED_STATISTICS, PreparedData
 from raytricks.errors import CheckpointError, ConfigError, RaytricksError
+from raytricks.inference.model_file import load_model, save_model
 from raytricks.models.registry import build_model
 from raytricks.models.weights import published_weights
 from raytricks.training.loop import run_epochs
-from raytricks.training.model_file import load_model, save_model
 from raytricks.training.teacher import (
     Teacher,
     _require_published_classes,
@@ -79,7 +79,7 @@ def answers(path, images: torch.Tensor) -> torch.Tensor:
     """Return what the saved model says of pixels, normalised by itself."""
     trained = load_model(path)
     with torch.no_grad():
-        return trained.model(trained.transform.normalize(images))
+        return trained.model(trained.preprocess.transform.normalize(images))
 
 
 def test_teacher_is_the_model_of_the_finished_run(make_job):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from raytricks.errors import InterruptedRun
+from raytricks.inference.model_file import load_model
 from raytricks.training.checkpoint import newest_checkpoint, save_checkpoint
 from raytricks.training.loop import _Run, run_epochs
-from raytricks.training.model_file import load_model
 from raytricks.training.run_files import MODEL_FILE
 from raytricks.training.step import Stepper
 from raytricks.training.worker import Worker
@@ -40,7 +40,7 @@ def test_loop_evaluates_and_saves_the_average_beside_the_weights(make_job):
     assert average.metrics["val_top1"] == last["val_ema_top1"]
     assert not torch.equal(raw.model.fc.weight, average.model.fc.weight)
     evaluation = job.data.evaluation
-    inputs = average.transform.evaluate(evaluation.images.read(range(len(evaluation))), torch.device("cpu"))
+    inputs = average.preprocess.transform.evaluate(evaluation.images.read(range(len(evaluation))), torch.device("cpu"))
     with torch.no_grad():
         correct = average.model(inputs).argmax(1) == torch.from_numpy(evaluation.labels)
     assert float(correct.float().mean()) == pytest.approx(last["val_ema_top1"], abs=0.021)

@@ -108,8 +108,13 @@ def evaluation_batch_size(side: int) -> int:
     return min(max(_EVALUATION_PIXELS // side**2, _EVALUATION_IMAGES[0]), _EVALUATION_IMAGES[1])
 
 
-def evaluation_share(total: int, batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Return [start, stop) of a worker's samples: whole batches, the same ones for any number of workers."""
+def evaluation_share(total: int, side: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return [start, stop) of a worker's samples: whole batches, the same ones for any number of workers.
+
+    Args:
+        side: of the images, pixels.
+    """
+    batch_size = evaluation_batch_size(side)
     first, last = even_share(-(-total // batch_size), rank, world_size)
     return min(first * batch_size, total), min(last * batch_size, total)
 
@@ -124,7 +129,7 @@ def evaluation_batches(
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (inputs, labels) of this worker's part of a split: every image once, none padded."""
-    start, stop = evaluation_share(len(data), batch_size, rank, world_size)
+    start, stop = evaluation_share(len(data), transform.image_size, rank, world_size)
     plan = ((np.arange(a, min(a + batch_size, stop)), True) for a in range(start, stop, batch_size))
     for canvas, (samples, _) in read_ahead(data.images, plan, evaluation_reader(data.images, transform)):
         labels = to_device(torch.from_numpy(data.labels[samples]), device)

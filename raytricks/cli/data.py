@@ -1,15 +1,13 @@
 """`raytricks data`: pack a data set, describe one. Nothing heavy is imported before it is needed."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 import json
 from pathlib import Path
 import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from raytricks.cli.progress import progress_bar
 from raytricks.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ def pack(
     """Pack a data set for fast training, with smaller images. Run it again to go on after a stop."""
     from raytricks.data import pack as packing  # the seam: numpy, pyarrow and the codecs
 
-    with _progress("packing") as show:
+    with progress_bar("packing") as show:
         result = packing.pack(
             source,
             out,
@@ -90,7 +88,7 @@ def info(
     from raytricks.data import contact_sheet, info, listing
 
     listed = listing.list_source(path, layout)
-    with _progress("reading") as show:
+    with progress_bar("reading") as show:
         seen = 0
 
         def advance(count: int) -> None:
@@ -105,19 +103,6 @@ def info(
     if verify and found.unreadable:
         count = len(found.unreadable)
         raise DataError(f"{path}: {count} image{'s' if count > 1 else ''} cannot be read; restore or remove them")
-
-
-@contextmanager
-def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function of (done, total) that draws a bar on a terminal, and does nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich import console, progress  # drawn on a terminal only
-
-    with progress.Progress(console=console.Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(verb)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _packed_lines(out: str, result: "PackResult") -> list[str]:

@@ -11,6 +11,7 @@ import raytricks
 from raytricks.cli.arguments import OverrideList, Target, require_target, split_arguments, with_resume_value
 from raytricks.cli.check import check
 from raytricks.cli.data import data_app
+from raytricks.cli.evaluate import evaluate
 from raytricks.cli.jobs import jobs_app
 from raytricks.cli.parts import parts
 from raytricks.cli.submit import submit_and_follow
@@ -40,6 +41,9 @@ _STOPPED = 130
 app.command(
     epilog="Examples:  raytricks train configs/digits.yaml workers=0   |   raytricks train photos/ recipe.epochs=20"
 )(train)
+app.command(
+    epilog="Examples:  raytricks evaluate runs/first   |   raytricks evaluate runs/first photos/ --against runs/second"
+)(evaluate)
 app.command(
     epilog="Examples:  raytricks tune configs/tune_digits.yaml   |   raytricks tune photos/ --budget 2h "
     "tune.space.tricks.mixup.alpha=[0,0.1,0.2]"

@@ -40,6 +40,11 @@ class EvaluationInput:
         """Pixels of the stored square's side; the model sees its centre where images are read as crops."""
         return self.transform.evaluation_side if self.transform.crops else self.transform.image_size
 
+    def spec(self) -> DecodeSpec:
+        """Return the form that a store keeps evaluation images in: squares, or whole to cut the centre out of."""
+        side, transform = (None if self.transform.crops else self.side), self.transform
+        return DecodeSpec(side, square=side is not None, channels=self.channels, value_range=transform.value_range)
+
     def __call__(self, picture: Any) -> Tensor:
         """Return the model input of one picture, as of `square`: (C, S, S) float32."""
         return self.model_input(self.square(picture)[None])[0]
@@ -72,7 +77,7 @@ class EvaluationInput:
         """Return the (C, side, side) uint8 square of an encoded image; raises DataError naming it."""
         transform = self.transform
         if not transform.crops:
-            return torch.from_numpy(decode_bytes(content, self._spec(), name, self.decoder))
+            return torch.from_numpy(decode_bytes(content, self.spec(), name, self.decoder))
         size = _size_of(content, name)
         box = central_squares(*(np.array([length]) for length in size))[0]
         return decode_crop(
@@ -124,7 +129,7 @@ class EvaluationInput:
         pixels = self._with_channels(_as_bytes(pixels, name))
         height, width = pixels.shape[1:]
         if not self.transform.crops:
-            spec = self._spec()
+            spec = self.spec()
             if (height, width) == (self.side, self.side):
                 return pixels.contiguous()
             return resize_values(pixels.contiguous(), spec)
@@ -134,9 +139,6 @@ class EvaluationInput:
     def model_input(self, squares: Tensor) -> Tensor:
         """Return (N, C, S, S) normalised float32 of (N, C, side, side) squares, on their device."""
         return self.transform.normalize(self.transform.evaluation_pixels(squares))
-
-    def _spec(self) -> DecodeSpec:
-        return DecodeSpec(self.side, square=True, channels=self.channels, value_range=self.transform.value_range)
 
     def _with_channels(self, pixels: Tensor) -> Tensor:
         if len(pixels) == self.channels:

@@ -15,8 +15,9 @@ from raytricks.data.decode import DecodeSpec
 from raytricks.data.decoding_store import DecodingStore, EncodedStore, FileStore, ShardStore
 from raytricks.data.deep import ValueRange, measure_range
 from raytricks.data.disk_store import DiskStore, default_cache_dir
+from raytricks.data.jpeg import Decoder
 from raytricks.data.resample import crop_and_resize
-from raytricks.data.splits import ArrayImages, DatasetImages, DatasetSplits, FileImages, ShardImages, Split
+from raytricks.data.splits import ArrayImages, DatasetImages, DatasetSplits, FileImages, Images, ShardImages, Split
 from raytricks.data.store import ImageStore, PaddedBatch, UniformStore
 from raytricks.limits import available_memory_bytes
 
@@ -126,7 +127,7 @@ def open_store(split: Split, spec: DecodeSpec, config: DataConfig, limit_bytes: 
     images = split.images
     if isinstance(images, ArrayImages):
         return _resized(images, spec)
-    store = _encoded(images, spec, config)
+    store = _encoded(images, spec, config.decoder)
     sizes = spec.output_sizes(images.heights, images.widths)
     if config.cache == "disk":
         folder = default_cache_dir() if config.cache_dir is None else Path(config.cache_dir).expanduser()
@@ -135,14 +136,19 @@ def open_store(split: Split, spec: DecodeSpec, config: DataConfig, limit_bytes: 
     return store.in_memory(*sizes) if config.cache == "memory" or (config.cache == "auto" and fits) else store
 
 
+def open_undecoded(images: Images, spec: DecodeSpec, decoder: Decoder) -> ImageStore:
+    """Open images that are decoded each time they are read; arrays are in memory already."""
+    return _resized(images, spec) if isinstance(images, ArrayImages) else _encoded(images, spec, decoder)
+
+
 def _encoded(
-    images: FileImages | ShardImages | DatasetImages, spec: DecodeSpec, config: DataConfig
+    images: FileImages | ShardImages | DatasetImages, spec: DecodeSpec, decoder: Decoder
 ) -> FileStore | ShardStore | EncodedStore:
     if isinstance(images, DatasetImages):
-        return EncodedStore(images, spec, config.decoder)
+        return EncodedStore(images, spec, decoder)
     if isinstance(images, FileImages):
-        return FileStore(images.paths, spec, config.decoder, sizes=(images.heights, images.widths))
-    return ShardStore(images, spec, config.decoder)
+        return FileStore(images.paths, spec, decoder, sizes=(images.heights, images.widths))
+    return ShardStore(images, spec, decoder)
 
 
 def _value_range(train: Split, config: DataConfig) -> ValueRange | None:
@@ -150,7 +156,7 @@ def _value_range(train: Split, config: DataConfig) -> ValueRange | None:
     images = train.images
     if isinstance(images, ArrayImages) or not images.is_deep:
         return None
-    store = _encoded(images, decode_spec(config, for_training=True), config)
+    store = _encoded(images, decode_spec(config, for_training=True), config.decoder)
     return measure_range(store.encoded, range(len(store)))
 
 

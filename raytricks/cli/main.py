@@ -14,6 +14,7 @@ from raytricks.cli.data import data_app
 from raytricks.cli.evaluate import evaluate
 from raytricks.cli.jobs import jobs_app
 from raytricks.cli.parts import parts
+from raytricks.cli.predict import predict
 from raytricks.cli.submit import submit_and_follow
 from raytricks.cli.train import train
 from raytricks.cli.tune import tune
@@ -44,6 +45,9 @@ app.command(
 app.command(
     epilog="Examples:  raytricks evaluate runs/first   |   raytricks evaluate runs/first photos/ --against runs/second"
 )(evaluate)
+app.command(
+    epilog="Examples:  raytricks predict runs/first photo.jpg   |   raytricks predict runs/first photos/ -o answers.csv"
+)(predict)
 app.command(
     epilog="Examples:  raytricks tune configs/tune_digits.yaml   |   raytricks tune photos/ --budget 2h "
     "tune.space.tricks.mixup.alpha=[0,0.1,0.2]"

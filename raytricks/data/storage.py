@@ -6,6 +6,7 @@ filesystem built in (s3, gs, abfs, hdfs), else through fsspec.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+import fnmatch
 import logging
 import mmap
 from pathlib import Path
@@ -138,6 +139,48 @@ def storage_at(root: str) -> Storage:
     if not separator:
         return LocalStorage(root)
     return ArrowStorage(root) if scheme in _ARROW_SCHEMES else FsspecStorage(root)
+
+
+def remote_files(url: str) -> tuple[str, list[str]]:
+    """Return a directory's URL and the names of the files below it, sorted, that a URL stands for.
+
+    Args:
+        url: of a directory, of a file, or with a pattern (*, ?) as its last part.
+
+    Raises:
+        DataError: nothing there, or it cannot be asked.
+    """
+    base, query = _without_options(url)
+    root, last = base.rstrip("/").rpartition("/")[::2]
+    is_pattern = any(sign in last for sign in "*?[")
+    folder = root if is_pattern else base.rstrip("/")
+    names = _tried(url, lambda: _names_below(folder + query))
+    if is_pattern:
+        names = fnmatch.filter(names, last)
+    elif names is not None and not names:  # an object store has no directory of one file
+        folder, names = root, [last] if storage_at(root + query).size(last) is not None else []
+    if not names:
+        raise DataError(f"{redacted(url)}: no such file, folder or pattern of files")
+    return folder + query, sorted(names)
+
+
+def _without_options(url: str) -> tuple[str, str]:
+    """Tell a pattern's ? from the options of a URL, which are key=value."""
+    base, mark, options = url.rpartition("?")
+    return (base, mark + options) if mark and "=" in options else (url, "")
+
+
+def _names_below(root: str) -> list[str]:
+    """Return the files below a directory's URL, relative to it; none where it is no directory."""
+    if root.partition("://")[0] in _ARROW_SCHEMES:
+        from pyarrow.fs import FileSelector, FileSystem, FileType
+
+        filesystem, directory = FileSystem.from_uri(root)
+        found = filesystem.get_file_info(FileSelector(directory, allow_not_found=True, recursive=True))
+        return [info.path[len(directory) :].lstrip("/") for info in found if info.type == FileType.File]
+    filesystem, directory = fsspec.core.url_to_fs(root)
+    found = filesystem.find(directory) if filesystem.isdir(directory) else []
+    return [str(path)[len(directory) :].lstrip("/") for path in found]
 
 
 def expand_user(root: str) -> str:

@@ -1,6 +1,8 @@
 """Answers of a trained model from processes on Ray: labelled images in parts, or the parts of a prediction."""
 
 from collections.abc import Callable, Iterator
+import logging
+import os
 from typing import Any
 
 import numpy as np
@@ -44,12 +46,16 @@ def parts_on_ray(
     Args:
         make_predictor: gives, in an actor, the function of a part's number; must travel there.
     """
+    # Ray Data 2.60 gives its actors arguments in a way that Ray calls an error, at each start
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with ray_session() as resources:
         require_resources(resources, num_workers=workers, cpus_per_worker=1, use_gpu=use_gpu)
         import ray.data  # half a second, paid only here
 
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        ray.data.DataContext.get_current().execution_options.verbose_progress = False
+        _quieten()
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        kept = [ray.put(make_predictor)]  # in a list, which Ray leaves as it is: an actor begun again asks for it anew
         rows = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
         made = rows.map_batches(
             _PartMaker,
@@ -57,17 +63,24 @@ def parts_on_ray(
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
             num_gpus=1 if use_gpu else 0,
-            fn_constructor_args=(make_predictor,),
+            fn_constructor_args=(kept,),
         )
         for row in made.iter_rows():
             yield int(row["part"]), bytes(row["content"])
 
 
+def _quieten() -> None:
+    """Keep what Ray Data says of its plans off the terminal; its log files have it."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if "File" not in type(handler).__name__:
+            handler.setLevel(logging.ERROR)
+
+
 class _PartMaker:
     """An actor with its own model."""
 
-    def __init__(self, make_predictor: Callable[[], Callable[[int], bytes]]) -> None:
-        self._predict = make_predictor()
+    def __init__(self, kept: list[ray.ObjectRef]) -> None:
+        self._predict = ray.get(kept[0])()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         parts = [int(part) for part in batch["part"]]

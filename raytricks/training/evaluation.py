@@ -73,15 +73,16 @@ def evaluate(
             with autocast(worker.device_type, precision):
                 logits = model(inputs.contiguous(memory_format=layout))
             logits = logits.float()
-            best = logits.topk(min(_TOP, num_classes), dim=1).indices == labels[:, None]
+            ranks = ranks_of(logits, labels)
+            is_right = ranks == 0
             if answers is not None:
                 answers.append(logits)
             losses = F.cross_entropy(logits.double(), labels, reduction="none")
             is_poisoned |= ~losses.isfinite().all()
             loss = _exact(losses).sum()
             count = torch.full_like(loss, len(labels))
-            sums += torch.stack([best[:, 0].sum(), best.any(dim=1).sum(), loss, count])
-            of_classes.index_add_(1, labels, torch.stack([best[:, 0], torch.ones_like(best[:, 0])]).double())
+            sums += torch.stack([is_right.sum(), (ranks < _TOP).sum(), loss, count])
+            of_classes.index_add_(1, labels, torch.stack([is_right, torch.ones_like(is_right)]).double())
             for index, metric in enumerate(metrics):
                 counted[index] += _counts(metric, logits, labels, num_classes)
             if time.monotonic() - asked_s >= _ASK_INTERVAL_S:
@@ -109,6 +110,16 @@ def evaluate(
     for metric, counts in zip(metrics, counted, strict=True):
         measured[metric.name] = float(metric.value(counts=worker.sum_over_workers(counts).cpu()))
     return measured
+
+
+def ranks_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return how many classes come before the true one, (N,); of equal logits the lowest number comes first.
+
+    Logits of half precision are often equal, and `topk` does not say which of them it takes.
+    """
+    of_label = logits.gather(1, labels[:, None])
+    before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    return ((logits > of_label) | ((logits == of_label) & before)).sum(dim=1)
 
 
 def exact_sum(logits: Tensor, labels: Tensor) -> float:

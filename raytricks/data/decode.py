@@ -47,6 +47,8 @@ __all__ = [
     "read_header",
     "require_decoder",
     "resize_crop",
+    "resize_values",
+    "upright",
 ]
 
 _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a photograph with further pictures behind it
@@ -240,12 +242,18 @@ def _resized(pixels: Tensor, size: tuple[int, int], reduction: int, spec: Decode
 
 def _in_stored_form(pixels: np.ndarray, orientation: int, channels: int) -> np.ndarray:
     """Undo the EXIF orientation of (c, h, w) pixels; c = 1 is repeated to `channels`."""
+    pixels = upright(pixels, orientation)
+    if len(pixels) != channels:
+        pixels = np.broadcast_to(pixels, (channels, *pixels.shape[1:]))
+    return np.ascontiguousarray(pixels)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return (c, h, w) pixels as they are looked at, by their EXIF orientation; a view."""
     if orientation >= 5:
         pixels = pixels.transpose(0, 2, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[:, ::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, :, ::-1]
-    if len(pixels) != channels:
-        pixels = np.broadcast_to(pixels, (channels, *pixels.shape[1:]))
-    return np.ascontiguousarray(pixels)
+    return pixels

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 import torch
 from torch import Tensor
 
 from raytricks.data.augmentation import Transform, central_squares
-from raytricks.data.decode import DecodeSpec, decode_bytes, decode_crop, resize_crop, resize_values
-from raytricks.data.image_formats import header_of, naming, orientation_of, read_file, to_eight_bits
+from raytricks.data.decode import DecodeSpec, decode_bytes, decode_crop, resize_crop, resize_values, upright
+from raytricks.data.image_formats import header_of, naming, orientation_of_loaded, read_file, to_eight_bits
 from raytricks.data.jpeg import Decoder
 from raytricks.errors import DataError
 
@@ -99,11 +99,14 @@ class EvaluationInput:
             image.fp.seek(0)
             return self.of_encoded(image.fp.read(), name)
         with naming(name):
-            orientation = orientation_of(image)
-            turned = image if image.format in ("TIFF", "HEIF") or orientation == 1 else ImageOps.exif_transpose(image)
-            eight = to_eight_bits(turned, "L" if self.channels == 1 else "RGB")
+            orientation = orientation_of_loaded(image)
+            eight = to_eight_bits(image, "L" if self.channels == 1 else "RGB")
             pixels = np.array(eight)
-        return self.of_pixels(torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1))
+        pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+        if self.transform.crops:  # a file's are turned before the centre is cut out, else when the square is made
+            return self.of_pixels(torch.from_numpy(upright(pixels, orientation).copy()), name)
+        square = self.of_pixels(torch.from_numpy(pixels), name)
+        return torch.from_numpy(upright(square.numpy(), orientation).copy())
 
     def of_array(self, values: np.ndarray, name: str = "the array") -> Tensor:
         """Return the square of an (H, W), (H, W, 1) or (H, W, 3) array: uint8, RGB; floats in 0..1.

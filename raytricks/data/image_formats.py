@@ -108,8 +108,16 @@ def orientation_of(image: Image.Image) -> int:
         found = Image.Image.getexif(image)  # PngImageFile's would decode the image for what may be behind it
     else:
         found = image.getexif()
-    value = found.get(_EXIF_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1
+    return _known(found.get(_EXIF_ORIENTATION, 1))
+
+
+def orientation_of_loaded(image: Image.Image) -> int:
+    """Return the EXIF orientation that a decoded image still has to be turned by."""
+    return 1 if image.format in ("TIFF", "HEIF") else _known(image.getexif().get(_EXIF_ORIENTATION, 1))
+
+
+def _known(orientation: object) -> int:
+    return orientation if isinstance(orientation, int) and orientation in range(1, 9) else 1
 
 
 class UnreadableImage(DataError):

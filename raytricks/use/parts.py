@@ -36,7 +36,7 @@ class Parts:
     """
 
     def __init__(self, out: Path, told: Mapping[str, Any], num_rows: int, *, overwrite: bool) -> None:
-        self.out, self.num_rows = out, num_rows
+        self.out, self.num_rows, self._part_rows = out, num_rows, PART_ROWS
         self.folder = out.with_name(f"{out.name}.parts")
         if out.suffix not in FORMATS:
             raise ConfigError(f"-o {out}: must end with {', '.join(FORMATS)}")
@@ -64,11 +64,11 @@ class Parts:
     @property
     def missing(self) -> list[int]:
         """The numbers of the parts that are not there yet."""
-        return [part for part in range(-(-self.num_rows // PART_ROWS)) if not self._file(part).is_file()]
+        return [part for part in range(-(-self.num_rows // self._part_rows)) if not self._file(part).is_file()]
 
     def rows_of(self, part: int) -> range:
         """Return the images of a part."""
-        return range(part * PART_ROWS, min((part + 1) * PART_ROWS, self.num_rows))
+        return range(part * self._part_rows, min((part + 1) * self._part_rows, self.num_rows))
 
     def write(self, part: int, content: bytes) -> None:
         """Keep a part, whole."""
@@ -77,7 +77,7 @@ class Parts:
     def counts(self) -> tuple[int, int]:
         """Return how many rows hold an error, and how many an unsure answer."""
         errors = unsure = 0
-        for part in range(-(-self.num_rows // PART_ROWS)):
+        for part in range(-(-self.num_rows // self._part_rows)):
             table = parquet.read_table(self._file(part), columns=["label", "error"])
             errors += len(table) - table.column("error").null_count
             unsure += sum(label == UNSURE for label in table.column("label").to_pylist())
@@ -86,7 +86,7 @@ class Parts:
     def finish(self) -> None:
         """Join the parts into the output file, a part in memory at a time, and remove them."""
         temporary = self.out.with_name(f".tmp-{self.out.name}")
-        tables = (parquet.read_table(self._file(part)) for part in range(-(-self.num_rows // PART_ROWS)))
+        tables = (parquet.read_table(self._file(part)) for part in range(-(-self.num_rows // self._part_rows)))
         try:
             _WRITERS[self.out.suffix](temporary, tables)
             temporary.replace(self.out)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from raytricks.api import diagnose, train
     from raytricks.cluster.jobs.job import Job
     from raytricks.config import ExperimentConfig, load_config
+    from raytricks.inference.evaluation import Evaluation
     from raytricks.inference.trained_model import Prediction, TrainedModel
     from raytricks.plan import Plan, plan_run
     from raytricks.recipe.doctor import Finding
@@ -22,22 +23,28 @@ if TYPE_CHECKING:
     from raytricks.run import RunResult
     from raytricks.study import Study, tune
     from raytricks.training.kept_models import load
+    from raytricks.use.evaluating import evaluate
+    from raytricks.use.predicting import PredictionResult, predict
 
 __all__ = [
+    "Evaluation",
     "ExperimentConfig",
     "Finding",
     "Job",
     "Plan",
     "Prediction",
+    "PredictionResult",
     "Reporter",
     "RunResult",
     "Study",
     "TrainedModel",
     "__version__",
     "diagnose",
-    "load_config",
+    "evaluate",
     "load",
+    "load_config",
     "plan_run",
+    "predict",
     "submit",
     "train",
     "tune",
@@ -60,6 +67,10 @@ _HOMES = {
     "Prediction": "raytricks.inference.trained_model",
     "TrainedModel": "raytricks.inference.trained_model",
     "load": "raytricks.training.kept_models",
+    "Evaluation": "raytricks.inference.evaluation",
+    "evaluate": "raytricks.use.evaluating",
+    "PredictionResult": "raytricks.use.predicting",
+    "predict": "raytricks.use.predicting",
 }
 
 

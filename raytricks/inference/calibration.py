@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 import math
+from typing import Any
 
 import numpy as np
 
@@ -77,12 +78,15 @@ def check_logits(logits: np.ndarray, labels: np.ndarray) -> None:
     """Refuse logits and labels that do not fit together.
 
     Raises:
-        ValueError: shapes other than (N, K) and (N,), no image, a label outside 0..K-1, logits that are not finite.
+        ValueError: shapes other than (N, K) and (N,), no image, labels that are not integers in 0..K-1, logits that
+            are not finite.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits must be (N, K) and labels (N,), got {logits.shape} and {labels.shape}")
     if logits.size == 0:
         raise ValueError(f"logits need at least one image and one class, got {logits.shape}")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"labels must lie in 0..{logits.shape[1] - 1}, got {labels.min()}..{labels.max()}")
     num_bad = int((~np.isfinite(logits).all(axis=1)).sum())
@@ -112,7 +116,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> TemperatureFit:
     def nll_at(log_temperature: float) -> float:
         return mean_nll(logits, labels, math.exp(log_temperature))
 
-    found = minimize_scalar(nll_at, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    found: Any = minimize_scalar(nll_at, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     before = mean_nll(logits, labels, 1.0)
     # the search stops just short of its bounds
     candidates = {1.0: before, math.exp(found.x): float(found.fun)}

@@ -13,7 +13,8 @@ from raytricks.inference.intervals import UNDEFINED, Estimate, percentile_bounds
 
 INTERVALS = (
     "95%: Wilson for top1, top5 and the precision and recall of a class; percentile bootstrap over images for "
-    "cross_entropy, brier, balanced_accuracy, f1, and the macro and weighted averages; none for ece, whose "
+    "cross_entropy, brier, balanced_accuracy, f1, and the macro and weighted averages (below ~10 images a class, "
+    "resamples lose so many classes that the interval of a macro average can lie beside it); none for ece, whose "
     "null_mean and null_95 are the mean and the 95% point under labels drawn from the model's own probabilities"
 )
 _CHUNK_COUNTS = 1 << 19  # class counts of one chunk of resamples

@@ -16,9 +16,10 @@ THRESHOLDS = 1 / (1 + np.exp(-np.arange(160, -101, -1) / 10))
 
 @dataclass(frozen=True)
 class Guarantee:
-    """Accept an image where confidence >= threshold; counts are of the images that the threshold was chosen on.
+    """Accept an image where confidence >= threshold, both float64.
 
-    coverage: the accepted share of them; lower_bound: Clopper-Pearson's, of the precision.
+    Counts are of the images that the threshold was chosen on. coverage: the accepted share of them. lower_bound:
+    Clopper-Pearson's, of the precision.
     """
 
     threshold: float
@@ -39,7 +40,7 @@ def threshold_for_precision(
     coverage that looks precise enough breaks the promise about every second time.
 
     Args:
-        confidence: (N,) probability of the predicted class, in 0..1, of images that trained nothing, chose no
+        confidence: (N,) float64 probability of the predicted class, in 0..1, of images that trained nothing, chose no
             epoch and fitted no temperature.
         correct: (N,) bool.
         precision: the promised share of right answers among the accepted, in (0, 1).

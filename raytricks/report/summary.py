@@ -40,10 +40,12 @@ def summary_lines(
     trained_s = sum(r["train_s"] + r["val_s"] for r in epochs)
     lines += [
         f"time      {duration(elapsed_s)}, of which training and evaluation {duration(trained_s)} (all launches)",
-        f"files     {run_dir}: model.safetensors,{average} metrics.jsonl, config.yaml, run.json, checkpoints/",
+        f"files     {run_dir}: model.safetensors, model_best.safetensors,{average} metrics.jsonl, config.yaml, "
+        "run.json, checkpoints/",
         "next",
         f"  repeat  raytricks train {run_dir}/config.yaml name=again",
-        f"  use     python -c \"import raytricks; print(raytricks.load('{run_dir}').class_names)\"",
+        f"  score   raytricks evaluate {run_dir}",
+        f"  use     raytricks predict {run_dir} IMAGES -o answers.csv",
         f"  watch   tensorboard --logdir {run_dir.parent}    (pip install tensorboard)",
     ]
     return lines

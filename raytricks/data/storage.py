@@ -156,7 +156,7 @@ def remote_files(url: str) -> tuple[str, list[str]]:
     folder = root if is_pattern else base.rstrip("/")
     names = _tried(url, lambda: _names_below(folder + query))
     if is_pattern:
-        names = fnmatch.filter(names, last)
+        names = fnmatch.filter([name for name in names if "/" not in name], last)
     elif names is not None and not names:  # an object store has no directory of one file
         folder, names = root, [last] if storage_at(root + query).size(last) is not None else []
     if not names:

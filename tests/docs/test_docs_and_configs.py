@@ -63,6 +63,9 @@ def test_readme_command_works(command: str, folder: Path):
         arguments += ["recipe.epochs=2", "tricks.warmup.epochs=1"]
     if command.startswith("raytricks tune photos/"):
         arguments += ["recipe.epochs=2", "tricks.warmup.epochs=0", "tune.num_trials=3", "tune.retrain_seeds=1"]
+    if " runs/first" in command and not (folder / "runs" / "first").exists():
+        short = ["recipe.epochs=2", "tricks.warmup.epochs=1"]
+        assert run([arguments[0], "train", "photos/", "name=first", *short], folder).returncode == 0
     done = run(arguments, folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

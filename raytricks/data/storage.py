@@ -176,6 +176,8 @@ def _names_below(root: str) -> list[str]:
         from pyarrow.fs import FileSelector, FileSystem, FileType
 
         filesystem, directory = FileSystem.from_uri(root)
+        if filesystem.get_file_info(directory).type == FileType.File:
+            return []
         found = filesystem.get_file_info(FileSelector(directory, allow_not_found=True, recursive=True))
         return [info.path[len(directory) :].lstrip("/") for info in found if info.type == FileType.File]
     filesystem, directory = fsspec.core.url_to_fs(root)

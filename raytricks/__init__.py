@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from raytricks.api import diagnose, train
     from raytricks.cluster.jobs.job import Job
     from raytricks.config import ExperimentConfig, load_config
+    from raytricks.export.exporting import ExportResult, export_model
     from raytricks.inference.evaluation import Evaluation
     from raytricks.inference.trained_model import Prediction, TrainedModel
     from raytricks.plan import Plan, plan_run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Evaluation",
     "ExperimentConfig",
+    "ExportResult",
     "Finding",
     "Job",
     "Plan",
@@ -41,6 +43,7 @@ __all__ = [
     "__version__",
     "diagnose",
     "evaluate",
+    "export_model",
     "load",
     "load_config",
     "plan_run",
@@ -69,6 +72,8 @@ _HOMES = {
     "load": "raytricks.training.kept_models",
     "Evaluation": "raytricks.inference.evaluation",
     "evaluate": "raytricks.use.evaluating",
+    "ExportResult": "raytricks.export.exporting",
+    "export_model": "raytricks.export.exporting",
     "PredictionResult": "raytricks.use.predicting",
     "predict": "raytricks.use.predicting",
 }

@@ -12,6 +12,7 @@ from raytricks.cli.arguments import OverrideList, Target, require_target, split_
 from raytricks.cli.check import check
 from raytricks.cli.data import data_app
 from raytricks.cli.evaluate import evaluate
+from raytricks.cli.export import export
 from raytricks.cli.jobs import jobs_app
 from raytricks.cli.parts import parts
 from raytricks.cli.predict import predict
@@ -48,6 +49,9 @@ app.command(
 app.command(
     epilog="Examples:  raytricks predict runs/first photo.jpg   |   raytricks predict runs/first photos/ -o answers.csv"
 )(predict)
+app.command(epilog="Examples:  raytricks export runs/first   |   raytricks export runs/first -o small.onnx --int8")(
+    export
+)
 app.command(
     epilog="Examples:  raytricks tune configs/tune_digits.yaml   |   raytricks tune photos/ --budget 2h "
     "tune.space.tricks.mixup.alpha=[0,0.1,0.2]"

@@ -1,0 +1,129 @@
+"""`raytricks.export_model`: write a file for another runtime, prove it, then put it in its place."""
+
+from dataclasses import dataclass
+import json
+from pathlib import Path
+import tempfile
+from typing import Literal
+
+import numpy as np
+import torch
+
+from raytricks.errors import ConfigError
+from raytricks.export.graph import BareModel, ServedModel, example_of
+from raytricks.export.onnx_file import require_onnx, write_onnx
+from raytricks.export.parity import Parity, adversarial_squares, require_parity
+from raytricks.export.torch_file import write_torch
+from raytricks.files import sync_directory
+from raytricks.inference.trained_model import TrainedModel
+from raytricks.version import __version__
+
+Format = Literal["onnx", "torch-export"]
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+_OTHERS = {
+    "coreml": "coremltools 9.0 refuses programs of torch 2.9 and newer",
+    "litert": "litert-torch wants an older torch, and jax",
+    "tflite": "litert-torch wants an older torch, and jax",
+    "executorch": "it pins other versions of torch",
+    "torchscript": "torch has deprecated it",
+    "tensorrt": "it builds its engines from ONNX, on the GPU that they are for",
+    "openvino": "it reads ONNX as it is",
+}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported file that was proven.
+
+    Attributes:
+        sidecar: preprocessing and class names of a file that takes normalised images; else None.
+    """
+
+    path: Path
+    num_bytes: int
+    parity: Parity
+    sidecar: Path | None
+
+
+def require_format(name: str) -> Format:
+    """Return a format; raises ConfigError that says why another one cannot be had, and what to do."""
+    if name in SUFFIXES:
+        return name  # type: ignore[return-value]
+    if name in _OTHERS:
+        raise ConfigError(f"--format {name} cannot be written: {_OTHERS[name]}; export onnx and convert that there")
+    raise ConfigError(f"--format must be {' or '.join(SUFFIXES)}, got {name!r}")
+
+
+def export_model(
+    trained: TrainedModel,
+    path: str | Path,
+    *,
+    format: str = "onnx",
+    bare: bool = False,
+    squares: np.ndarray | None = None,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write a model for another runtime, run the file in a fresh process, and keep it only when it answers alike.
+
+    Args:
+        path: .onnx or .pt2.
+        format: onnx or torch-export.
+        bare: normalised images in, logits out; preprocessing and class names go to FILE.json. Else stored squares,
+            (N, side, side, C) uint8 RGB, in, and logits, probabilities and the most probable classes out.
+        squares: (M, side, side, C) uint8, real images to compare on beside the adversarial ones.
+
+    Raises:
+        ConfigError: a format that cannot be had, missing packages, a net that cannot be exported, a file in the way.
+        RaytricksError: the file does not answer as the model does; it is not kept.
+    """
+    path, kind = Path(path).expanduser(), require_format(format)
+    if path.suffix != SUFFIXES[kind]:
+        raise ConfigError(f"-o {path}: must end with {SUFFIXES[kind]}")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"-o {path}: is there already; name another file, or add --overwrite")
+    if not path.parent.is_dir():
+        raise ConfigError(f"-o {path}: {path.parent} is no directory; make it, or name another")
+    if kind == "onnx":
+        require_onnx()
+    checked = adversarial_squares(trained.preprocess.side, trained.channels)
+    checked = checked if squares is None else np.concatenate([squares, checked])
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-export-") as folder:
+        made = Path(folder, path.name)
+        watched = _write(trained, made, kind, bare=bare)
+        parity = require_parity(made, watched, trained, checked, bare=bare)
+        made.replace(path)
+        sync_directory(path.parent)
+    sidecar = None
+    if bare:
+        sidecar = path.with_name(f"{path.name}.json")
+        sidecar.write_text(json.dumps(_sidecar(trained), indent=1))
+    return ExportResult(path, path.stat().st_size, parity, sidecar)
+
+
+def _write(trained: TrainedModel, path: Path, kind: Format, *, bare: bool) -> Path | None:
+    module = BareModel(trained) if bare else ServedModel(trained)
+    example = example_of(trained, bare=bare)
+    if kind == "torch-export":
+        write_torch(module.eval(), example, path)
+        return None
+    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in _sidecar(trained).items()}
+    watched = write_onnx(module.eval(), example, path, told, bare=bare)
+    return None if bare else watched
+
+
+def _sidecar(trained: TrainedModel) -> dict[str, object]:
+    """Return what a program must know to feed the file and to read its answers."""
+    preprocess, transform = trained.preprocess, trained.preprocess.transform
+    return {
+        "raytricks_version": __version__,
+        "torch_version": torch.__version__,
+        "class_names": list(trained.class_names),
+        "channels": trained.channels,
+        "stored_side": preprocess.side,
+        "image_size": transform.image_size,
+        "mean": list(transform.mean),
+        "std": list(transform.std),
+        "temperature": trained.temperature,
+        "stored_square": "the image upright (EXIF), its central square resized to stored_side, antialiased; RGB",
+        "network_input": "the central image_size of the stored square, / 255, - mean, / std; NCHW float32",
+    }

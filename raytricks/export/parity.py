@@ -1,0 +1,146 @@
+"""Whether an exported file answers as the model does: run in a fresh process, from another folder, and compared."""
+
+from dataclasses import dataclass
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+
+from raytricks.errors import RaytricksError
+from raytricks.export.graph import PIXELS, fp32_copy
+from raytricks.inference.trained_model import TrainedModel
+
+PIXEL_TOLERANCE = 1e-3  # levels of 0..255
+LOGIT_TOLERANCE = 1e-4  # parts of the largest logit
+_PROBABILITY_TOLERANCE = 1e-4
+_TIMEOUT_S = 900
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest differences between a file and its model.
+
+    Attributes:
+        pixels: of the normalised images, in levels of 0..255; None: the file takes normalised images.
+        logits: as a part of the largest logit.
+        probabilities: None: the file gives logits alone.
+        num_flips: images whose most probable class differs; all of them near a tie.
+    """
+
+    num_images: int
+    pixels: float | None
+    logits: float
+    probabilities: float | None
+    num_flips: int
+
+    def __str__(self) -> str:
+        parts = [] if self.pixels is None else [f"pixels {self.pixels:.1e} of a level"]
+        parts.append(f"logits {self.logits:.1e} of the largest")
+        parts += [] if self.probabilities is None else [f"probabilities {self.probabilities:.1e}"]
+        return f"{', '.join(parts)}, classes {self.num_flips} (near ties), over {self.num_images:,} images"
+
+
+def adversarial_squares(side: int, channels: int) -> np.ndarray:
+    """Return (M, side, side, C) uint8 squares that faults show on: black, white, gray, checkerboards, ramps, noise."""
+    rng = np.random.default_rng(0)
+    row, column = np.indices((side, side))
+    planes = [np.zeros((side, side)), np.full((side, side), 255), np.full((side, side), 128)]
+    planes += [
+        255 * ((row + column) % 2),
+        255 * (column % 2),
+        row * 255 / max(1, side - 1),
+        column * 255 / max(1, side - 1),
+    ]
+    squares = [np.repeat(plane[:, :, None], channels, axis=2) for plane in planes]
+    squares += [255.0 * (np.arange(channels) == channel) * np.ones((side, side, 1)) for channel in range(channels)]
+    squares += [rng.integers(0, 256, (side, side, channels)) for _ in range(8)]
+    return np.stack(squares).round().astype(np.uint8)
+
+
+def require_parity(
+    file: Path, watched: Path | None, trained: TrainedModel, squares: np.ndarray, *, bare: bool
+) -> Parity:
+    """Compare a file with its model.
+
+    Args:
+        file: that is handed out.
+        watched: the same with the normalised images as an output; None: `file` has it, or takes them.
+        squares: (M, side, side, C) uint8.
+
+    Raises:
+        RaytricksError: it does not run, or answers something else.
+    """
+    expected_inputs, expected = _expected(trained, squares)
+    given = expected_inputs if bare else squares
+    found = _run(file, given)
+    seen = found if watched is None else _run(watched, given)
+    pixels = None
+    if not bare:
+        std = 255 * np.array(trained.preprocess.transform.std).reshape(-1, 1, 1)
+        pixels = _worst(seen, PIXELS, expected_inputs, scale=std)
+        _require(pixels <= PIXEL_TOLERANCE, file, f"its pixels differ by {pixels:.2g} of 255 levels")
+    scale = float(np.abs(expected).max()) or 1.0
+    logits = _worst(found, "logits", expected) / scale
+    _require(logits <= LOGIT_TOLERANCE, file, f"its logits differ by {logits:.2g} of the largest")
+    probabilities = None
+    if not bare:
+        probabilities = _worst(found, "probabilities", trained.probabilities(expected))
+        _require(probabilities <= _PROBABILITY_TOLERANCE, file, f"its probabilities differ by {probabilities:.2g}")
+    return Parity(len(squares), pixels, logits, probabilities, _flips(found, expected, file))
+
+
+def _expected(trained: TrainedModel, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the normalised images and the logits, as the model itself gives them on a CPU in fp32."""
+    net, transform = fp32_copy(trained), trained.preprocess.transform
+    planes = torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()
+    inputs = transform.normalize(transform.evaluation_pixels(planes)).contiguous()
+    with torch.inference_mode():
+        logits = torch.cat([net(part).float() for part in inputs.split(64)])
+    return inputs.numpy(), logits.numpy()
+
+
+def _run(file: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        moved, given, made = Path(folder, f"moved{file.suffix}"), Path(folder, "in.npz"), Path(folder, "out.npz")
+        shutil.copyfile(file, moved)  # alone: what it needs must be in it
+        np.savez(given, images=images)
+        command = [sys.executable, "-m", "raytricks.export.run_file", str(moved), str(given), str(made)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        if ended.returncode:
+            last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+            raise RaytricksError(f"{file}: does not run in a fresh process ({last}); nothing was kept")
+        with np.load(made) as outputs:
+            return {name: outputs[name] for name in outputs.files}
+
+
+def _worst(found: dict[str, np.ndarray], output: str, expected: np.ndarray, scale: np.ndarray | float = 1.0) -> float:
+    """Return the largest difference of an output, over all ways and batches that the file was run with."""
+    worst = 0.0
+    for name, values in found.items():
+        if name.endswith(f"/{output}"):
+            difference = np.abs(values.astype(np.float64) - expected[: len(values)]) * scale
+            worst = max(worst, float(difference.max())) if np.isfinite(difference).all() else np.inf
+    return worst
+
+
+def _flips(found: dict[str, np.ndarray], expected: np.ndarray, file: Path) -> int:
+    """Count images with another class; raises where the model's answer was no tie."""
+    most = 0
+    ordered = np.sort(expected, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    for name, values in found.items():
+        if name.endswith("/all/logits"):
+            flipped = values.argmax(axis=1) != expected.argmax(axis=1)
+            clear = margin > 2 * np.abs(values - expected).max()
+            _require(not (flipped & clear).any(), file, f"{int((flipped & clear).sum())} images get another class")
+            most = max(most, int(flipped.sum()))
+    return most
+
+
+def _require(holds: bool, file: Path, fault: str) -> None:
+    if not holds:
+        raise RaytricksError(f"{file}: does not answer as the model does: {fault}; nothing was kept")

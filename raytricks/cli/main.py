@@ -16,6 +16,7 @@ from raytricks.cli.export import export
 from raytricks.cli.jobs import jobs_app
 from raytricks.cli.parts import parts
 from raytricks.cli.predict import predict
+from raytricks.cli.report import report
 from raytricks.cli.submit import submit_and_follow
 from raytricks.cli.train import train
 from raytricks.cli.tune import tune
@@ -51,6 +52,9 @@ app.command(
 )(predict)
 app.command(epilog="Examples:  raytricks export runs/first   |   raytricks export runs/first -o small.onnx --int8")(
     export
+)
+app.command(epilog="Examples:  raytricks report runs/first   |   raytricks report runs/first runs/second -o both.html")(
+    report
 )
 app.command(
     epilog="Examples:  raytricks tune configs/tune_digits.yaml   |   raytricks tune photos/ --budget 2h "

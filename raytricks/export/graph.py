@@ -22,6 +22,9 @@ class ServedModel(nn.Module):
         T = min(5, K); their probabilities; and the normalised images, which are compared and then left out.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
         transform = trained.preprocess.transform

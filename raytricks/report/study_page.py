@@ -27,8 +27,9 @@ def write_study_page(result: StudyResult, path: Path) -> None:
     from raytricks.report.study_figures import plotly_script, study_figures  # plotly costs half a second to import
 
     figures = study_figures(result)
-    frame = files("raytricks.report").joinpath("study_page.html").read_text(encoding="utf-8")
-    page = Template(frame).substitute(
+    page = Template(page_file("study_page.html")).substitute(
+        style=page_file("page.css"),
+        script=page_file("page.js"),
         title=escape(f"Study {result.name} on {result.data_name}"),
         headline=_headline(result),
         certificate=_certificate(result.certificate),
@@ -40,6 +41,11 @@ def write_study_page(result: StudyResult, path: Path) -> None:
         figure_data=_figure_data(figures),
     )
     write_atomically(path, page.encode())
+
+
+def page_file(name: str) -> str:
+    """Return a file that pages are made of."""
+    return files("raytricks.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _headline(result: StudyResult) -> str:

@@ -127,7 +127,8 @@ def _differences(runs: Sequence[RunOfPage]) -> str:
             cells = "".join(f"<td>{escape(value)}</td>" for value in values)
             rows.append(f"<tr><td>{escape(key)}</td>{cells}</tr>")
     head = "<th>setting</th>" + "".join(f"<th>{escape(run.name)}</th>" for run in runs)
-    return f"<section><h2>What differs</h2>{_table(head, rows) if rows else '<p class=muted>No setting does.</p>'}</section>"
+    found = _table(head, rows) if rows else '<p class="muted">No setting does.</p>'
+    return f"<section><h2>What differs</h2>{found}</section>"
 
 
 def _curves(runs: Sequence[RunOfPage], figures: dict[str, Any]) -> str:
@@ -237,7 +238,7 @@ def _cells(runs: Sequence[RunOfPage], chosen: Sequence[Noteworthy | None]) -> li
 
 def _commands(runs: Sequence[RunOfPage]) -> str:
     lines = []
-    for run in runs:
+    for run in [run for run in runs if run.records]:
         place = shlex.quote(str(run.run_dir))
         lines += [
             f"raytricks train {shlex.quote(str(run.run_dir / 'config.yaml'))} name=again",
@@ -245,6 +246,8 @@ def _commands(runs: Sequence[RunOfPage]) -> str:
             f"raytricks predict {place} IMAGES -o answers.csv",
             f"raytricks export {place}",
         ]
+    if not lines:
+        return ""
     return f"<section><h2>Again, and on</h2><pre>{escape(chr(10).join(lines))}</pre></section>"
 
 

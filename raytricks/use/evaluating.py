@@ -89,7 +89,7 @@ def _evaluated(
     if workers:
         from raytricks.cluster.answering import answers_on_ray  # the seam: ray
 
-        loads = partial(_sized_model, **where, eval_size=eval_size)
+        loads = partial(sized_model, **where, eval_size=eval_size)
         use_gpu = model.device.type == "cuda"
         logits = answers_on_ray(loads, images, flip=flip, workers=workers, use_gpu=use_gpu)
     else:
@@ -119,6 +119,6 @@ def _answers_here(model: TrainedModel, labelled: Labelled, flip: bool, progress:
     return answers_of(model, labelled.images, flip=flip, progress=advance)
 
 
-def _sized_model(model: ModelPlace, eval_size: int | None, **options) -> TrainedModel:
-    """Load the model in a worker."""
+def sized_model(model: ModelPlace, eval_size: int | None, **options) -> TrainedModel:
+    """Load a model whose images have another size."""
     return _sized(load(model, **options), eval_size)

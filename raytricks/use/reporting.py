@@ -13,7 +13,7 @@ from raytricks.config import flatten, load_config
 from raytricks.data.batches import evaluation_reader
 from raytricks.errors import CheckpointError, ConfigError, DataError
 from raytricks.inference.answers import ANSWERS_FILE, read_answers
-from raytricks.inference.evaluation import evaluation_of
+from raytricks.inference.evaluation import Evaluation, evaluation_of
 from raytricks.report.model_card import write_model_card
 from raytricks.report.noteworthy import noteworthy
 from raytricks.report.run_of_page import RunOfPage
@@ -21,7 +21,8 @@ from raytricks.report.run_page import write_run_page
 from raytricks.training.answering import cross_entropy_of
 from raytricks.training.kept_models import load
 from raytricks.training.records import METRICS_FILE, read_records
-from raytricks.use.labelled import Labelled, labelled_images
+from raytricks.use.evaluating import sized_model
+from raytricks.use.labelled import Labelled, SplitName, labelled_images, run_of
 
 PAGE_FILE, CARD_FILE = "report.html", "MODEL_CARD.md"
 _THUMBNAIL = 96
@@ -46,6 +47,26 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
     if len(found) == 1:
         write_model_card(found[0], path.with_name(CARD_FILE))
     return path
+
+
+def evaluation_page(
+    found: Evaluation,
+    data: str | None,
+    split: SplitName,
+    path: Path,
+    *,
+    eval_size: int | None = None,
+    trust_code: bool = False,
+) -> None:
+    """Write the page of an evaluation: as of a run, without curves and recipe.
+
+    Args:
+        data, split, eval_size, trust_code: that it was made with.
+    """
+    model = sized_model(found.model, eval_size, device="cpu", trust_code=trust_code)
+    labelled = labelled_images(model, data, run_of(Path(found.model).expanduser()), split)
+    pictures = thumbnails(labelled, noteworthy(found).images, model.preprocess.transform)
+    write_run_page([RunOfPage(Path(found.model), {}, found.settings, [], found, thumbnails=pictures)], path)
 
 
 def run_for_page(run_dir: Path) -> RunOfPage:

@@ -32,6 +32,10 @@ def test_evaluate_prints_figures_and_writes_a_table(trained, tmp_path, shell):
     assert "top-1" in out and "ECE" in out and "359 images of 10 classes" in out
     with table.open() as file:
         assert [row["class"] for row in csv.DictReader(file)] == list("0123456789")
+    page = tmp_path / "page.html"
+    code, _, err = shell("evaluate", str(trained), "digits", "--split", "all", "--page", str(page))
+    assert code == 0, err
+    assert "1,797" not in err and "data:image/jpeg" in page.read_text()
     told = json.loads(shell("evaluate", str(trained), "digits", "--split", "all", "--json")[1])
     assert told["num_images"] == 1797 and len(told["classes"]) == 10
 

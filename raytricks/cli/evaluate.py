@@ -85,9 +85,8 @@ def evaluate(
     if page is not None:
         from raytricks.use import reporting  # plotly
 
-        reporting.evaluation_page(
-            found, data, split, Path(page).expanduser(), eval_size=eval_size, trust_code=trust_code
-        )
+        place = Path(page).expanduser()
+        reporting.evaluation_page(found, data, split, place, eval_size=eval_size, trust_code=trust_code)
     if table is not None:
         Path(table).expanduser().write_text(evaluation_csv(found))
     typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(evaluation_lines(found)))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from raytricks.errors import ConfigError
+from raytricks.errors import ConfigError, RaytricksError
 from raytricks.export.graph import BareModel, ServedModel, example_of
 from raytricks.export.onnx_file import require_onnx, write_onnx
 from raytricks.export.parity import Parity, adversarial_squares, require_parity
@@ -79,24 +79,29 @@ def export_model(
     path, kind = Path(path).expanduser(), require_format(format)
     if path.suffix != SUFFIXES[kind]:
         raise ConfigError(f"-o {path}: must end with {SUFFIXES[kind]}")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"-o {path}: is there already; name another file, or add --overwrite")
+    sidecar = path.with_name(f"{path.name}.json") if bare else None
+    for there in (path, sidecar):
+        if there is not None and (there.is_dir() or there.exists() and not overwrite):
+            raise ConfigError(f"-o {path}: {there} is there already; name another file, or add --overwrite")
     if not path.parent.is_dir():
         raise ConfigError(f"-o {path}: {path.parent} is no directory; make it, or name another")
     if kind == "onnx":
         require_onnx()
     checked = adversarial_squares(trained.preprocess.side, trained.channels)
     checked = checked if squares is None else np.concatenate([squares, checked])
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-export-") as folder:
-        made = Path(folder, path.name)
-        watched = _write(trained, made, kind, bare=bare)
-        parity = require_parity(made, watched, trained, checked, bare=bare)
-        made.replace(path)
-        sync_directory(path.parent)
-    sidecar = None
-    if bare:
-        sidecar = path.with_name(f"{path.name}.json")
-        sidecar.write_text(json.dumps(_sidecar(trained), indent=1))
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-export-") as folder:
+            made = Path(folder, path.name)
+            watched = _write(trained, made, kind, bare=bare)
+            parity = require_parity(made, watched, trained, checked, bare=bare)
+            if sidecar is not None:
+                told = Path(folder, sidecar.name)
+                told.write_text(json.dumps(_sidecar(trained), indent=1))
+                told.replace(sidecar)
+            made.replace(path)
+            sync_directory(path.parent)
+    except OSError as error:
+        raise RaytricksError(f"-o {path}: cannot be written ({error.strerror or error}); nothing was kept") from None
     return ExportResult(path, path.stat().st_size, parity, sidecar)
 
 

@@ -90,6 +90,7 @@ def require_parity(
     if not bare:
         probabilities = _worst(found, "probabilities", trained.probabilities(expected))
         _require(probabilities <= _PROBABILITY_TOLERANCE, file, f"its probabilities differ by {probabilities:.2g}")
+        _require_top(found, file)
     return Parity(len(squares), pixels, logits, probabilities, _flips(found, expected, file))
 
 
@@ -109,10 +110,13 @@ def _run(file: Path, images: np.ndarray) -> dict[str, np.ndarray]:
         shutil.copyfile(file, moved)  # alone: what it needs must be in it
         np.savez(given, images=images)
         command = [sys.executable, "-m", "raytricks.export.run_file", str(moved), str(given), str(made)]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise RaytricksError(f"{file.name}: gave no answer in {_TIMEOUT_S} s; nothing was kept") from None
         if ended.returncode:
             last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RaytricksError(f"{file}: does not run in a fresh process ({last}); nothing was kept")
+            raise RaytricksError(f"{file.name}: does not run in a fresh process ({last}); nothing was kept")
         with np.load(made) as outputs:
             return {name: outputs[name] for name in outputs.files}
 
@@ -120,11 +124,30 @@ def _run(file: Path, images: np.ndarray) -> dict[str, np.ndarray]:
 def _worst(found: dict[str, np.ndarray], output: str, expected: np.ndarray, scale: np.ndarray | float = 1.0) -> float:
     """Return the largest difference of an output, over all ways and batches that the file was run with."""
     worst = 0.0
-    for name, values in found.items():
-        if name.endswith(f"/{output}"):
-            difference = np.abs(values.astype(np.float64) - expected[: len(values)]) * scale
-            worst = max(worst, float(difference.max())) if np.isfinite(difference).all() else np.inf
+    for values in _all_of(found, output):
+        if values.shape[1:] != expected.shape[1:]:
+            return np.inf
+        difference = np.abs(values.astype(np.float64) - expected[: len(values)]) * scale
+        worst = max(worst, float(difference.max())) if np.isfinite(difference).all() else np.inf
     return worst
+
+
+def _all_of(found: dict[str, np.ndarray], output: str) -> list[np.ndarray]:
+    """Return an output of all ways and batches; raises where the file has none of that name."""
+    values = [value for name, value in found.items() if name.endswith(f"/{output}")]
+    if not values:
+        raise RaytricksError(f"the exported file has no output named {output}; nothing was kept")
+    return values
+
+
+def _require_top(found: dict[str, np.ndarray], file: Path) -> None:
+    """Raise where top_classes and top_probabilities are not the most probable of the file's own probabilities."""
+    outputs = (_all_of(found, name) for name in ("probabilities", "top_classes", "top_probabilities"))
+    for probabilities, classes, values in zip(*outputs, strict=True):
+        most = -np.sort(-probabilities, axis=1)[:, : classes.shape[1]]
+        holds = classes.min() >= 0 and classes.max() < probabilities.shape[1]
+        holds = holds and np.array_equal(np.take_along_axis(probabilities, classes, axis=1), values)
+        _require(bool(holds and np.array_equal(most, values)), file, "its top_classes are not the most probable")
 
 
 def _flips(found: dict[str, np.ndarray], expected: np.ndarray, file: Path) -> int:
@@ -143,4 +166,4 @@ def _flips(found: dict[str, np.ndarray], expected: np.ndarray, file: Path) -> in
 
 def _require(holds: bool, file: Path, fault: str) -> None:
     if not holds:
-        raise RaytricksError(f"{file}: does not answer as the model does: {fault}; nothing was kept")
+        raise RaytricksError(f"{file.name}: does not answer as the model does: {fault}; nothing was kept")

@@ -47,6 +47,9 @@ def export(
     run_dir = run_of(place)
     if out is None:
         out = (place if place.is_dir() else place.parent) / f"model{SUFFIXES[kind]}"
+    eight_bits = Path(out).expanduser().with_name(f"{Path(out).stem}.int8.onnx")
+    if int8 and eight_bits.exists() and not overwrite:
+        raise ConfigError(f"--int8: {eight_bits} is there already; name another file, or add --overwrite")
     found = _labelled(trained, data, run_dir, "auto")
     squares = None if found is None else squares_of(trained, found, _COMPARED)
     result = export_model(trained, out, format=format, bare=bare, squares=squares, overwrite=overwrite)
@@ -57,7 +60,7 @@ def export(
     ranged = _labelled(trained, data, run_dir, "train") or found
     quantised = quantise(
         result.path,
-        result.path.with_name(f"{result.path.stem}.int8.onnx"),
+        eight_bits,
         squares_of(trained, ranged, CALIBRATION_IMAGES),
         squares_of(trained, found, _SCORED),
         found.images.labels[_chosen(len(found.images), _SCORED)],

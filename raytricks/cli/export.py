@@ -17,6 +17,9 @@ def export(
     bare: Annotated[
         bool, typer.Option("--bare", help="Normalised images in, logits out; preprocessing in FILE.json.")
     ] = False,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Decoded images of any size in, resized inside: within 2 levels of ours.")
+    ] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also a file of 8 bits, and what it costs.")] = False,
     data: Annotated[
         str | None,
@@ -34,6 +37,7 @@ def export(
         out,
         format=format,
         bare=bare,
+        any_size=any_size,
         int8=int8,
         data=data,
         weights=weights,

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from raytricks.errors import ConfigError, RaytricksError
-from raytricks.export.graph import BareModel, ServedModel, example_of
+from raytricks.export.any_size import AnySizeModel, adversarial_pictures
+from raytricks.export.graph import BareModel, ServedModel, example_of, free_dims
 from raytricks.export.onnx_file import require_onnx, write_onnx
-from raytricks.export.parity import Parity, adversarial_squares, require_parity
+from raytricks.export.parity import Parity, adversarial_squares, require_parity, require_parity_within_levels
 from raytricks.export.torch_file import write_torch
 from raytricks.files import sync_directory
 from raytricks.inference.trained_model import TrainedModel
@@ -60,6 +61,7 @@ def export_model(
     *,
     format: str = "onnx",
     bare: bool = False,
+    any_size: bool = False,
     squares: np.ndarray | None = None,
     overwrite: bool = False,
 ) -> ExportResult:
@@ -70,6 +72,8 @@ def export_model(
         format: onnx or torch-export.
         bare: normalised images in, logits out; preprocessing and class names go to FILE.json. Else stored squares,
             (N, side, side, C) uint8 RGB, in, and logits, probabilities and the most probable classes out.
+        any_size: decoded images of any size in, (N, H, W, C) uint8 RGB, upright, and resized inside: their pixels come
+            within two levels of ours, not exactly.
         squares: (M, side, side, C) uint8, real images to compare on beside the adversarial ones.
 
     Raises:
@@ -85,15 +89,15 @@ def export_model(
             raise ConfigError(f"-o {path}: {there} is there already; name another file, or add --overwrite")
     if not path.parent.is_dir():
         raise ConfigError(f"-o {path}: {path.parent} is no directory; make it, or name another")
+    if bare and any_size:
+        raise ConfigError("--any-size resizes inside and --bare has no preprocessing; leave one of them out")
     if kind == "onnx":
         require_onnx()
-    checked = adversarial_squares(trained.preprocess.side, trained.channels)
-    checked = checked if squares is None else np.concatenate([squares, checked])
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-export-") as folder:
             made = Path(folder, path.name)
-            watched = _write(trained, made, kind, bare=bare)
-            parity = require_parity(made, watched, trained, checked, bare=bare)
+            watched = _write(trained, made, kind, bare=bare, any_size=any_size)
+            parity = _proven(made, watched, trained, squares, bare=bare, any_size=any_size)
             if sidecar is not None:
                 told = Path(folder, sidecar.name)
                 told.write_text(json.dumps(_sidecar(trained), indent=1))
@@ -105,14 +109,26 @@ def export_model(
     return ExportResult(path, path.stat().st_size, parity, sidecar)
 
 
-def _write(trained: TrainedModel, path: Path, kind: Format, *, bare: bool) -> Path | None:
-    module = BareModel(trained) if bare else ServedModel(trained)
-    example = example_of(trained, bare=bare)
+def _proven(
+    file: Path, watched: Path | None, trained: TrainedModel, squares: np.ndarray | None, *, bare: bool, any_size: bool
+) -> Parity:
+    side, channels = trained.preprocess.side, trained.channels
+    if any_size:
+        return require_parity_within_levels(file, watched, trained, adversarial_pictures(side, channels, squares))
+    checked = adversarial_squares(side, channels)
+    checked = checked if squares is None else np.concatenate([squares, checked])
+    return require_parity(file, watched, trained, checked, bare=bare)
+
+
+def _write(trained: TrainedModel, path: Path, kind: Format, *, bare: bool, any_size: bool) -> Path | None:
+    module = BareModel(trained) if bare else AnySizeModel(trained) if any_size else ServedModel(trained)
+    example, free = example_of(trained, bare=bare, any_size=any_size), free_dims(any_size=any_size)
     if kind == "torch-export":
-        write_torch(module.eval(), example, path)
+        write_torch(module.eval(), example, free, path)
         return None
     told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in _sidecar(trained).items()}
-    watched = write_onnx(module.eval(), example, path, told, bare=bare)
+    told["input"] = "inputs" if bare else "any_size" if any_size else "stored_square"
+    watched = write_onnx(module.eval(), example, free, path, told, bare=bare)
     return None if bare else watched
 
 

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from raytricks.inference.trained_model import TrainedModel
 
@@ -67,10 +68,17 @@ def fp32_copy(trained: TrainedModel) -> nn.Module:
     return net.float().eval().requires_grad_(False)
 
 
-def example_of(trained: TrainedModel, *, bare: bool) -> Tensor:
+def example_of(trained: TrainedModel, *, bare: bool, any_size: bool = False) -> Tensor:
     """Return an input of two images: one image would freeze the batch at 1."""
     preprocess = trained.preprocess
     if bare:
         size = preprocess.transform.image_size
         return torch.zeros(2, trained.channels, size, size)
-    return torch.zeros(2, preprocess.side, preprocess.side, trained.channels, dtype=torch.uint8)
+    height, width = (37, 53) if any_size else (preprocess.side, preprocess.side)
+    return torch.zeros(2, height, width, trained.channels, dtype=torch.uint8)
+
+
+def free_dims(*, any_size: bool) -> dict[int, Dim]:
+    """Return the dimensions of the input that a file does not fix, by their number."""
+    free = {0: Dim("batch", min=1)}
+    return free | {1: Dim("height", min=2), 2: Dim("width", min=2)} if any_size else free

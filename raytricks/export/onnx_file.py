@@ -28,10 +28,13 @@ def require_onnx() -> None:
         raise ConfigError(f"--format onnx: {error.name} is not installed; pip install 'raytricks[onnx]'") from None
 
 
-def write_onnx(module: nn.Module, example: Tensor, path: Path, told: Mapping[str, str], *, bare: bool) -> Path:
+def write_onnx(
+    module: nn.Module, example: Tensor, free: Mapping[int, Any], path: Path, told: Mapping[str, str], *, bare: bool
+) -> Path:
     """Write the file, and beside it one that gives the normalised images too, to be compared.
 
     Args:
+        free: dimensions of the input that are not fixed.
         told: for its metadata.
 
     Returns:
@@ -44,7 +47,7 @@ def write_onnx(module: nn.Module, example: Tensor, path: Path, told: Mapping[str
     if size > _MOST_BYTES:
         raise ConfigError(f"--format onnx: weights of {size / 1e9:.1f} GB do not fit into one file; use torch-export")
     names = (*OUTPUTS[:1],) if bare else (*OUTPUTS, PIXELS)
-    program = _exported(module, example, BARE_INPUT if bare else INPUT, names)
+    program = _exported(module, example, free, BARE_INPUT if bare else INPUT, names)
     model = program.model_proto
     for name, value in told.items():
         model.metadata_props.add(key=name, value=value)
@@ -58,8 +61,7 @@ def write_onnx(module: nn.Module, example: Tensor, path: Path, told: Mapping[str
     return watched
 
 
-def _exported(module: nn.Module, example: Tensor, name: str, outputs: tuple[str, ...]) -> Any:
-    batch = torch.export.Dim("batch", min=1)
+def _exported(module: nn.Module, example: Tensor, free: Mapping[int, Any], name: str, outputs: tuple[str, ...]) -> Any:
     with _silent():
         try:
             return torch.onnx.export(
@@ -69,7 +71,7 @@ def _exported(module: nn.Module, example: Tensor, name: str, outputs: tuple[str,
                 opset_version=OPSET,
                 input_names=[name],
                 output_names=list(outputs),
-                dynamic_shapes=({0: batch},),
+                dynamic_shapes=(dict(free),),
                 verbose=False,
             )
         except Exception as error:  # the exporter's errors are of many kinds, with pages of advice

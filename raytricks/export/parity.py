@@ -1,5 +1,6 @@
 """Whether an exported file answers as the model does: run in a fresh process, from another folder, and compared."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 import shutil
@@ -17,6 +18,7 @@ from raytricks.inference.trained_model import TrainedModel
 PIXEL_TOLERANCE = 1e-3  # levels of 0..255
 LOGIT_TOLERANCE = 1e-4  # parts of the largest logit
 _PROBABILITY_TOLERANCE = 1e-4
+_RESIZED_PIXEL_TOLERANCE, _MEAN_PIXEL_TOLERANCE = 2.0, 0.1  # levels, of a file that resizes
 _TIMEOUT_S = 900
 
 
@@ -28,7 +30,8 @@ class Parity:
         pixels: of the normalised images, in levels of 0..255; None: the file takes normalised images.
         logits: as a part of the largest logit.
         probabilities: None: the file gives logits alone.
-        num_flips: images whose most probable class differs; all of them near a tie.
+        num_flips: images whose most probable class differs; all of them near a tie, unless the file resizes.
+        mean_pixels: mean difference; None: the file does not resize, and `pixels` is rounding of floats.
     """
 
     num_images: int
@@ -36,12 +39,15 @@ class Parity:
     logits: float
     probabilities: float | None
     num_flips: int
+    mean_pixels: float | None = None
 
     def __str__(self) -> str:
         parts = [] if self.pixels is None else [f"pixels {self.pixels:.1e} of a level"]
+        parts += [] if self.mean_pixels is None else [f"on average {self.mean_pixels:.1e}"]
         parts.append(f"logits {self.logits:.1e} of the largest")
         parts += [] if self.probabilities is None else [f"probabilities {self.probabilities:.1e}"]
-        return f"{', '.join(parts)}, classes {self.num_flips} (near ties), over {self.num_images:,} images"
+        why = "near ties" if self.mean_pixels is None else "by the pixels"
+        return f"{', '.join(parts)}, classes {self.num_flips} ({why}), over {self.num_images:,} images"
 
 
 def adversarial_squares(side: int, channels: int) -> np.ndarray:
@@ -76,8 +82,8 @@ def require_parity(
     """
     expected_inputs, expected = _expected(trained, squares)
     given = expected_inputs if bare else squares
-    found = _run(file, given)
-    seen = found if watched is None else _run(watched, given)
+    found = _run(file, {"images": given})
+    seen = found if watched is None else _run(watched, {"images": given})
     pixels = None
     if not bare:
         std = 255 * np.array(trained.preprocess.transform.std).reshape(-1, 1, 1)
@@ -99,17 +105,66 @@ def _expected(trained: TrainedModel, squares: np.ndarray) -> tuple[np.ndarray, n
     net, transform = fp32_copy(trained), trained.preprocess.transform
     planes = torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()
     inputs = transform.normalize(transform.evaluation_pixels(planes)).contiguous()
+    return inputs.numpy(), _answers(net, inputs)
+
+
+def require_parity_within_levels(
+    file: Path, watched: Path | None, trained: TrainedModel, pictures: Mapping[str, np.ndarray]
+) -> Parity:
+    """Compare a file that resizes with its model: its pixels with ours, its answers with the net's to its own pixels.
+
+    Args:
+        file, watched: as of `require_parity`.
+        pictures: by size, each (M, H, W, C) uint8.
+
+    Raises:
+        RaytricksError: as `require_parity`.
+    """
+    found = _run(file, pictures)
+    seen = found if watched is None else _run(watched, pictures)
+    net, std = fp32_copy(trained), 255 * np.array(trained.preprocess.transform.std).reshape(-1, 1, 1)
+    pixels, sums, logits, probabilities, flips = 0.0, np.zeros(2), 0.0, 0.0, 0
+    for key, images in pictures.items():
+        squares = torch.stack([trained.preprocess.of_array(image) for image in images])
+        inputs, expected = _expected(trained, squares.permute(0, 2, 3, 1).numpy())
+        own = {name: values for name, values in seen.items() if name.startswith(f"{key}/")}
+        pixels = max(pixels, _worst(own, PIXELS, inputs, scale=std))
+        for name, values in own.items():
+            if not name.endswith(f"/{PIXELS}"):
+                continue
+            sums += np.abs((values - inputs[: len(values)]) * std).sum(), values.size
+            answers = _answers(net, torch.from_numpy(values))
+            same = {part: found[name.replace(PIXELS, part)] for part in ("logits", "probabilities")}
+            scale = float(np.abs(answers).max()) or 1.0
+            logits = max(logits, float(np.abs(same["logits"] - answers).max()) / scale)
+            wanted = trained.probabilities(answers)
+            probabilities = max(probabilities, float(np.abs(same["probabilities"] - wanted).max()))
+        flips += max(
+            int((values.argmax(axis=1) != expected.argmax(axis=1)).sum())
+            for name, values in found.items()
+            if name.startswith(f"{key}/") and name.endswith("/all/logits")
+        )
+    mean_pixels = float(sums[0] / sums[1])
+    _require(pixels <= _RESIZED_PIXEL_TOLERANCE, file, f"its pixels differ by {pixels:.2g} of 255 levels")
+    _require(mean_pixels <= _MEAN_PIXEL_TOLERANCE, file, f"its pixels differ by {mean_pixels:.2g} levels on average")
+    _require(logits <= LOGIT_TOLERANCE, file, f"its logits differ by {logits:.2g} of the largest")
+    _require(probabilities <= _PROBABILITY_TOLERANCE, file, f"its probabilities differ by {probabilities:.2g}")
+    _require_top(found, file)
+    count = sum(len(images) for images in pictures.values())
+    return Parity(count, pixels, logits, probabilities, flips, mean_pixels)
+
+
+def _answers(net: torch.nn.Module, inputs: torch.Tensor) -> np.ndarray:
     with torch.inference_mode():
-        logits = torch.cat([net(part).float() for part in inputs.split(64)])
-    return inputs.numpy(), logits.numpy()
+        return torch.cat([net(part).float() for part in inputs.split(64)]).numpy()
 
 
-def _run(file: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+def _run(file: Path, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         moved, given, made = Path(folder, f"moved{file.suffix}"), Path(folder, "in.npz"), Path(folder, "out.npz")
         shutil.copyfile(file, moved)  # alone: what it needs must be in it
-        np.savez(given, images=images)
-        command = [sys.executable, "-m", "raytricks.export.run_file", str(moved), str(given), str(made)]
+        np.savez(given, **images)  # type: ignore[arg-type]
+        command = [sys.executable, "-P", "-m", "raytricks.export.run_file", str(moved), str(given), str(made)]
         try:
             ended = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -17,15 +17,17 @@ _AT_ONCE = 64
 
 
 def main(file: str, inputs: str, outputs: str) -> None:
-    images = np.load(inputs)["images"]
+    given = np.load(inputs)
     found: dict[str, np.ndarray] = {}
     for kind, run in _runners(Path(file)).items():
-        for count in _BATCHES:
-            for name, values in run(images[:count]).items():
-                found[f"{kind}/{count}/{name}"] = values
-        pieces = [run(images[a : a + _AT_ONCE]) for a in range(0, len(images), _AT_ONCE)]
-        for name in pieces[0]:
-            found[f"{kind}/all/{name}"] = np.concatenate([piece[name] for piece in pieces])
+        for key in given.files:
+            images = given[key]
+            for count in _BATCHES:
+                for name, values in run(images[:count]).items():
+                    found[f"{key}/{kind}/{count}/{name}"] = values
+            pieces = [run(images[a : a + _AT_ONCE]) for a in range(0, len(images), _AT_ONCE)]
+            for name in pieces[0]:
+                found[f"{key}/{kind}/all/{name}"] = np.concatenate([piece[name] for piece in pieces])
     np.savez(outputs, **found)  # type: ignore[arg-type]
 
 

@@ -21,6 +21,7 @@ def export(
     *,
     format: str = "onnx",
     bare: bool = False,
+    any_size: bool = False,
     int8: bool = False,
     data: str | None = None,
     weights: str | int = "last",
@@ -32,7 +33,7 @@ def export(
     Args:
         model, weights, trust_code: as of `raytricks.load`.
         out: None: model.onnx or model.pt2 beside the model.
-        format, bare, overwrite: as of `export_model`.
+        format, bare, any_size, overwrite: as of `export_model`.
         int8: also write FILE.int8.onnx, its ranges measured on training images, scored on evaluation images.
         data: labelled images in place of the run's.
 
@@ -40,8 +41,8 @@ def export(
         ConfigError, DataError, RaytricksError: as of `export_model`; int8 without images.
     """
     kind = require_format(format)
-    if int8 and (kind != "onnx" or bare):
-        raise ConfigError("--int8 is of ONNX files with the preprocessing inside; leave --bare out")
+    if int8 and (kind != "onnx" or bare or any_size):
+        raise ConfigError("--int8 is of ONNX files that take stored squares; leave --bare and --any-size out")
     trained = load(model, weights=weights, device="cpu", dtype="fp32", trust_code=trust_code)
     place = Path(model).expanduser()
     run_dir = run_of(place)
@@ -52,7 +53,9 @@ def export(
         raise ConfigError(f"--int8: {eight_bits} is there already; name another file, or add --overwrite")
     found = _labelled(trained, data, run_dir, "auto")
     squares = None if found is None else squares_of(trained, found, _COMPARED)
-    result = export_model(trained, out, format=format, bare=bare, squares=squares, overwrite=overwrite)
+    result = export_model(
+        trained, out, format=format, bare=bare, any_size=any_size, squares=squares, overwrite=overwrite
+    )
     if not int8:
         return result, None
     if found is None:

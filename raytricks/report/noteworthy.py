@@ -9,8 +9,9 @@ from raytricks.inference.evaluation import Evaluation
 from raytricks.report.evaluation_lines import most_confused
 
 MOST_THUMBNAILS = 300
+"""Of a page, however many runs are on it."""
 _OF_EACH_KIND = 24
-_CELLS, _OF_A_CELL = 40, 6
+_OF_A_CELL = 6
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,16 @@ class Noteworthy:
 
     @property
     def images(self) -> list[int]:
-        """All of them once, at most MOST_THUMBNAILS."""
-        chosen = dict.fromkeys([*self.mistakes, *self.unsure, *(i for cell in self.of_cells.values() for i in cell)])
-        return list(chosen)[:MOST_THUMBNAILS]
+        """All of them once."""
+        return list(
+            dict.fromkeys([*self.mistakes, *self.unsure, *(i for cell in self.of_cells.values() for i in cell)])
+        )
 
 
-def noteworthy(found: Evaluation) -> Noteworthy:
-    """Choose images of an evaluation to show."""
+def noteworthy(found: Evaluation, num_runs: int = 1) -> Noteworthy:
+    """Choose images of an evaluation to show, at most MOST_THUMBNAILS / num_runs of them."""
+    most = MOST_THUMBNAILS // num_runs
+    of_each = min(_OF_EACH_KIND, most * _OF_EACH_KIND // MOST_THUMBNAILS)
     temperature = 1.0 if found.calibrated is None else found.calibrated.temperature
     predicted = found.logits.argmax(axis=1)
     confidence = np.exp(log_probabilities(found.logits, temperature).max(axis=1))
@@ -45,8 +49,8 @@ def noteworthy(found: Evaluation) -> Noteworthy:
     is_right = predicted == found.labels
     wrong = order[~is_right[order]]
     cells = {}
-    for true, taken, _ in most_confused(found.figures.confusion, _CELLS):
+    for true, taken, _ in most_confused(found.figures.confusion, (most - 2 * of_each) // _OF_A_CELL):
         members = wrong[(found.labels[wrong] == true) & (predicted[wrong] == taken)]
         cells[true, taken] = tuple(members[:_OF_A_CELL].tolist())
     unsure = order[is_right[order]][::-1]
-    return Noteworthy(tuple(wrong[:_OF_EACH_KIND].tolist()), tuple(unsure[:_OF_EACH_KIND].tolist()), cells, confidence)
+    return Noteworthy(tuple(wrong[:of_each].tolist()), tuple(unsure[:of_each].tolist()), cells, confidence)

@@ -1,4 +1,4 @@
-"""The figures of a run's page, drawn with plotly: curves, recall by class, confusion, reliability."""
+"""The figures of a run's page, drawn with plotly: curves, recall by class, reliability."""
 
 from collections.abc import Sequence
 from html import escape
@@ -11,7 +11,7 @@ from raytricks.report.run_of_page import RunOfPage
 from raytricks.report.study_drawing import empty_figure
 
 COLORS = ("#3b82c4", "#e4572e", "#15a06e", "#b98a1d", "#8a5cc2", "#d64590")
-_MOST_CLASSES = 100
+_MOST_CLASSES, _MOST_POINTS = 100, 500
 
 
 def curves(runs: Sequence[RunOfPage]) -> dict[str, go.Figure]:
@@ -29,6 +29,8 @@ def curves(runs: Sequence[RunOfPage]) -> dict[str, go.Figure]:
         for number, run in enumerate(runs):
             for key, label, dash in lines:
                 points = [(r["epoch"], factor * r[key]) for r in run.epochs if r.get(key) is not None]
+                if name == "lr":
+                    points = _by_step(run, key) or points
                 if name == "scale" and {value for _, value in points} <= {1.0}:
                     continue
                 if points:
@@ -36,6 +38,18 @@ def curves(runs: Sequence[RunOfPage]) -> dict[str, go.Figure]:
         if figure.data:
             figures[name] = figure
     return figures
+
+
+def _by_step(run: RunOfPage, key: str) -> list[tuple[float, float]]:
+    """Return a value of the step records over the epochs done, thinned; nothing where there is one an epoch or less."""
+    steps = [(r["step"], r[key]) for r in run.records if r["kind"] == "step" and r.get(key) is not None]
+    if len(steps) <= len(run.epochs):
+        return []
+    ends = [(0, 0), *((r["step"], r["epoch"]) for r in run.epochs)]
+    places = [[end[column] for end in ends] for column in (0, 1)]
+    done = np.interp([step for step, _ in steps], places[0], places[1]).tolist()
+    every = -(-len(steps) // _MOST_POINTS)
+    return [(epoch, value) for epoch, (_, value) in zip(done, steps, strict=True)][::every]
 
 
 def _line(points: list[tuple[float, float]], name: str, number: int, dash: str) -> go.Scatter:
@@ -66,47 +80,11 @@ def recall_bars(found: Evaluation) -> go.Figure:
             hovertemplate="%{x}: %{y:.1f}% of %{customdata} images<extra></extra>",
         )
     )
-    figure.update_xaxes(type="category", tickangle=-45 if len(rows) > 12 else 0, tickfont={"size": 11})
+    figure.update_xaxes(
+        type="category", categoryorder="total ascending", tickangle=-45 if len(rows) > 12 else 0, tickfont={"size": 11}
+    )
     figure.update_yaxes(ticksuffix="%", range=[0, 104])
     return figure
-
-
-def confusion_map(found: Evaluation) -> tuple[go.Figure, list[int]]:
-    """Draw the confusion matrix, each row in parts of its images; of many classes the 100 most confused.
-
-    Returns:
-        The figure, and which classes its rows and columns are.
-    """
-    counts = found.figures.confusion
-    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    shown = np.arange(len(counts))
-    if len(counts) > _MOST_CLASSES:
-        shown = np.sort(np.argsort(-wrong, kind="stable")[:_MOST_CLASSES])
-    part = counts[np.ix_(shown, shown)]
-    shares = 100 * part / np.maximum(1, counts[shown].sum(axis=1, keepdims=True))
-    names = [escape(found.figures.class_names[number]) for number in shown]
-    figure = empty_figure("answer", "true class")
-    figure.add_trace(
-        go.Heatmap(
-            z=np.round(shares, 2),
-            x=list(range(len(names))),
-            y=list(range(len(names))),
-            text=[[f"{count:,}" if count else "" for count in row] for row in part.tolist()],
-            texttemplate="%{text}" if len(names) <= 12 else "",
-            customdata=[[[names[i], names[j]] for j in range(len(names))] for i in range(len(names))],
-            hovertemplate="%{customdata[0]} taken for %{customdata[1]}: %{text} (%{z:.1f}%)<extra></extra>",
-            colorscale=[[0, "rgba(59,130,196,0)"], [0.02, "rgba(59,130,196,0.18)"], [1, "#1f4f80"]],
-            zmin=0,
-            zmax=100,
-            colorbar={"ticksuffix": "%", "thickness": 12, "outlinewidth": 0},
-        )
-    )
-    step = max(1, len(names) // 50)
-    ticks = {"tickvals": list(range(0, len(names), step)), "ticktext": names[::step], "tickfont": {"size": 11}}
-    figure.update_xaxes(**ticks, showgrid=False, tickangle=-45, side="bottom")
-    figure.update_yaxes(**ticks, showgrid=False, autorange="reversed")
-    figure.update_layout(height=min(900, max(420, 24 * len(names) + 160)))
-    return figure, shown.tolist()
 
 
 def reliability(found: Evaluation) -> go.Figure:

@@ -12,96 +12,91 @@ from string import Template
 from typing import Any
 
 from raytricks.files import write_atomically
-from raytricks.inference.comparison import compare_models
 from raytricks.inference.evaluation import Evaluation
-from raytricks.report.evaluation_lines import most_confused, number, percent
+from raytricks.inference.figures import Figures
+from raytricks.report.evaluation_lines import number, percent
 from raytricks.report.noteworthy import Noteworthy, noteworthy
-from raytricks.report.run_of_page import RunOfPage
+from raytricks.report.run_comparison import class_differences, differences, pairs
+from raytricks.report.run_of_page import RunOfPage, told_apart
+from raytricks.report.run_pictures import confusion_section, picture_section, pictures_data
 from raytricks.report.study_page import page_file
-
-_NOT_RECIPE = ("name", "output_dir", "logging.", "checkpoint.")
+from raytricks.report.tables import cell, number_cell, section, sortable, table
 
 
 def write_run_page(runs: Sequence[RunOfPage], path: Path) -> None:
     """Write the page of one run or several; about 5 MB, most of it plotly.js, at most some 8 MB."""
     from raytricks.report.study_figures import plotly_script  # plotly costs half a second to import
 
+    runs = told_apart(runs)
     figures: dict[str, Any] = {}
-    chosen = [None if run.evaluation is None else noteworthy(run.evaluation) for run in runs]
-    sections = [_headline(runs), _differences(runs), _curves(runs, figures)]
+    chosen = [None if run.evaluation is None else noteworthy(run.evaluation, len(runs)) for run in runs]
+    sections = [_headline(runs), differences(runs), _curves(runs, figures), class_differences(runs)]
     for place, (run, seen) in enumerate(zip(runs, chosen, strict=True)):
-        sections += _of_run(run, seen, place, figures, title=f"{run.name}: " if len(runs) > 1 else "")
+        if run.evaluation is not None and seen is not None:
+            prefix = f"{run.name}: " if len(runs) > 1 else ""
+            sections += _of_run(run.evaluation, seen, place, figures, prefix)
     sections += [_commands(runs), _provenance(runs)]
+    shown = [pictures_data(run, seen) if seen is not None else None for run, seen in zip(runs, chosen, strict=True)]
+    drawn = ", ".join(f"{json.dumps(name)}: {figure.to_json()}" for name, figure in figures.items())
     title = f"Run {runs[0].name}" if len(runs) == 1 else f"Runs {', '.join(run.name for run in runs)}"
     page = Template(page_file("run_page.html")).substitute(
         style=page_file("page.css"),
         script=page_file("page.js"),
+        run_script=page_file("run_page.js"),
         title=escape(title),
         sections="\n".join(filter(None, sections)),
         plotly=plotly_script(),
-        figure_data="{" + ", ".join(f"{json.dumps(name)}: {f.to_json()}" for name, f in figures.items()).replace(
-            "<", "\\u003c"
-        ) + "}",
-        cell_data=json.dumps(_cells(runs, chosen)).replace("<", "\\u003c"),
-    )  # fmt: skip
+        figure_data=f"{{{drawn}}}".replace("<", "\\u003c"),
+        run_data=json.dumps(shown, separators=(",", ":")).replace("<", "\\u003c"),
+    )
     write_atomically(path, page.encode())
 
 
 def _headline(runs: Sequence[RunOfPage]) -> str:
-    rows = []
-    for run in runs:
-        found = run.evaluation
-        last = run.epochs[-1] if run.epochs else {}
-        top1 = percent(found.figures.top1) if found else f"{last['val_top1']:.2%}" if "val_top1" in last else "none yet"
-        cells = [run.name, top1]
-        if found is not None:
-            figures = found.figures
-            ece = (found.calibrated or figures).ece
-            cells += [
-                number(figures.cross_entropy),
-                percent(figures.macro_f1),
-                f"{ece.value:.4f} (by chance up to {ece.null_95:.4f})",
-            ]
-        else:
-            cells += ["", "", ""]
-        cells += [_slowest(run)]
-        rows.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + "</tr>")
-    head = "".join(
-        f"<th>{name}</th>"
-        for name in ("run", "top-1", "loss", "macro F1", "ECE, calibrated", "slowest part of an epoch")
-    )
-    pairs = "".join(f"<p>{escape(text)}</p>" for text in _pairs(runs))
-    absent = "".join(f'<p class="muted">{escape(run.name)}: {escape(run.absence)}</p>' for run in runs if run.absence)
-    note = '<p class="muted">[low, high]: 95%; Wilson for top-1, bootstrap over the images for the others.</p>'
-    return f"<section>{_table(head, rows)}{note}{pairs}{absent}</section>"
+    heads = ["run", "top-1", "loss", "macro F1", "ECE, calibrated", "slowest part of an epoch"]
+    cells = [_figures_of(run) for run in runs]
+    kept = [place for place in range(len(heads)) if any(row[place] for row in cells)]
+    rows = [
+        "<tr>" + "".join(f'<td class="short">{escape(row[place])}</td>' for place in kept) + "</tr>" for row in cells
+    ]
+    sentence = ""
+    if len(runs) == 1 and runs[0].evaluation is not None:
+        found = runs[0].evaluation
+        text = f"Top-1 {percent(found.figures.top1)} on {found.figures.num_images:,} images of {found.data}."
+        sentence = f'<p class="headline">{escape(text)}</p>'
+    note = "[low, high]: 95%; Wilson for top-1, bootstrap over the images for the others."
+    told = [("", text) for text in pairs(runs)]
+    told += [("muted", text) for text in (note, *_circumstances(runs), *(n for run in runs for n in _notes(run)))]
+    lines = "".join(f'<p class="{kind}">{escape(text)}</p>' for kind, text in told)
+    return f"<section>{sentence}{table(''.join(f'<th>{heads[place]}</th>' for place in kept), rows)}{lines}</section>"
 
 
-def _table(head: str, rows: Sequence[str]) -> str:
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+def _circumstances(runs: Sequence[RunOfPage]) -> list[str]:
+    """Return on what and when, said once where it is the same for all."""
+    data = dict.fromkeys(run.evaluation.data for run in runs if run.evaluation is not None)
+    told = []
+    if len(runs) > 1 and len(data) == 1:
+        told.append(f"Evaluated on {next(iter(data))}.")
+    elif len(data) > 1:
+        told += [f"{run.name}: evaluated on {run.evaluation.data}." for run in runs if run.evaluation is not None]
+    started = [f"{run.name} {run.started_at}" if len(runs) > 1 else run.started_at for run in runs if run.started_at]
+    return told + ([f"Started {', '.join(started)} UTC."] if started else [])
 
 
-def _pairs(runs: Sequence[RunOfPage]) -> list[str]:
-    """Compare each run with the first, where they answered the same images."""
-    first, told = runs[0].evaluation, []
-    for run in runs[1:]:
-        other = run.evaluation
-        if (
-            first is None
-            or other is None
-            or other.data != first.data
-            or not (other.labels.shape == first.labels.shape and (other.labels == first.labels).all())
-        ):
-            told.append(f"{run.name} and {runs[0].name} were not evaluated on the same images; they cannot be paired.")
-            continue
-        pair = compare_models(*(of.logits.argmax(axis=1) == of.labels for of in (other, first)))
-        points = pair.difference
-        assert points.value is not None and points.low is not None and points.high is not None
-        verdict = "they differ" if pair.p_value < 0.05 else "no difference can be told"
-        told.append(
-            f"{run.name} against {runs[0].name}: {100 * points.value:+.2f} points [{100 * points.low:+.2f}, "
-            f"{100 * points.high:+.2f}], McNemar's exact p = {pair.p_value:.3g}: {verdict}."
-        )
-    return told
+def _notes(run: RunOfPage) -> list[str]:
+    found = () if run.evaluation is None else run.evaluation.notes
+    return [f"{run.name}: {note}" for note in (run.absence, *found) if note]
+
+
+def _figures_of(run: RunOfPage) -> list[str]:
+    found, last = run.evaluation, run.epochs[-1] if run.epochs else {}
+    if found is None:
+        top1 = f"{last['val_top1']:.2%}" if "val_top1" in last else "none yet"
+        return [run.name, top1, "", "", "", _slowest(run)]
+    figures, ece = found.figures, (found.calibrated or found.figures).ece
+    sure = f"{ece.value:.4f} (by chance up to {ece.null_95:.4f})"
+    loss, f1 = number(figures.cross_entropy), percent(figures.macro_f1)
+    return [run.name, percent(figures.top1), loss, f1, sure, _slowest(run)]
 
 
 def _slowest(run: RunOfPage) -> str:
@@ -116,124 +111,64 @@ def _slowest(run: RunOfPage) -> str:
     return f"{name}, {sums[name] / total:.0%}" if total else ""
 
 
-def _differences(runs: Sequence[RunOfPage]) -> str:
-    if len(runs) < 2:
-        return ""
-    keys = sorted({key for run in runs for key in run.settings if not key.startswith(_NOT_RECIPE)})
-    rows = []
-    for key in keys:
-        values = [json.dumps(run.settings.get(key), default=str) for run in runs]
-        if len(set(values)) > 1:
-            cells = "".join(f"<td>{escape(value)}</td>" for value in values)
-            rows.append(f"<tr><td>{escape(key)}</td>{cells}</tr>")
-    head = "<th>setting</th>" + "".join(f"<th>{escape(run.name)}</th>" for run in runs)
-    found = _table(head, rows) if rows else '<p class="muted">No setting does.</p>'
-    return f"<section><h2>What differs</h2>{found}</section>"
-
-
 def _curves(runs: Sequence[RunOfPage], figures: dict[str, Any]) -> str:
     from raytricks.report.run_figures import curves  # plotly
 
     drawn = curves(runs)
     figures |= {f"curve-{name}": figure for name, figure in drawn.items()}
     boxes = "".join(f'<div class="figure" id="curve-{name}"></div>' for name in drawn)
-    return f'<section><h2>Epoch by epoch</h2><div class="grid">{boxes}</div></section>' if boxes else ""
+    return section("Epoch by epoch", f'<div class="grid">{boxes}</div>') if boxes else ""
 
 
-def _of_run(run: RunOfPage, seen: Noteworthy | None, place: int, figures: dict[str, Any], title: str) -> list[str]:
-    found = run.evaluation
-    if found is None or seen is None:
-        return []
-    from raytricks.report.run_figures import confusion_map, recall_bars, reliability  # plotly
+def _of_run(found: Evaluation, seen: Noteworthy, place: int, figures: dict[str, Any], prefix: str) -> list[str]:
+    from raytricks.report.run_figures import recall_bars, reliability  # plotly
 
     figures[f"recall-{place}"] = recall_bars(found)
-    figures[f"confusion-{place}"], _ = confusion_map(found)
     figures[f"reliability-{place}"] = reliability(found)
-    title = escape(title)
+    orders = (
+        ("total ascending", "lowest first"),
+        ("total descending", "highest first"),
+        ("category ascending", "by name"),
+    )
+    switches = "".join(
+        f'<label><input type="radio" name="recall-order-{place}" data-recall="{place}" value="{order}"'
+        f"{' checked' if order == 'total ascending' else ''}> {text}</label>"
+        for order, text in orders
+    )
+    told = f'<p class="muted">{escape(_told_of(found.figures, "before calibration"))}</p>'
+    if found.calibrated is not None:
+        told += f'<p class="muted">{escape(_told_of(found.calibrated, "after"))}</p>'
     return [
-        f"<section><h2>{title}Recall by class, lowest first</h2>"
-        f'<div class="figure" id="recall-{place}"></div></section>',
-        f'<section><h2>{title}Confusion</h2><p class="muted">Parts of each true class. Click on a cell, or on a pair '
-        f'below, to see its images.</p><div class="figure" id="confusion-{place}"></div>{_worst(found, place)}'
-        f'<div class="thumbnails" id="cell-{place}"></div></section>',
-        f'<section><h2>{title}Does the confidence mean what it says?</h2>'
-        f'<div class="figure" id="reliability-{place}"></div></section>',
-        _pictures(f"{title}The most confident mistakes", seen.mistakes, run, seen),
-        _pictures(f"{title}The least sure right answers", seen.unsure, run, seen),
-        _classes(found, title),
-    ]  # fmt: skip
+        section(
+            f"{prefix}Recall by class",
+            f'<p class="switches">{switches}</p><div class="figure" id="recall-{place}"></div>',
+        ),
+        confusion_section(found, place, prefix),
+        section(
+            f"{prefix}Does the confidence mean what it says?",
+            f'{told}<div class="figure" id="reliability-{place}"></div>',
+        ),
+        picture_section(f"{prefix}The most confident mistakes", seen.mistakes, place),
+        picture_section(f"{prefix}The least sure right answers", seen.unsure, place),
+        section(f"{prefix}All classes", _classes(found)),
+    ]
 
 
-def _worst(found: Evaluation, place: int) -> str:
-    names = found.figures.class_names
-    pairs = most_confused(found.figures.confusion, 12)
-    buttons = "".join(
-        f'<button type="button" class="pair" data-run="{place}" data-cell="{true},{taken}">'
-        f"{count:,} × {escape(names[true])} taken for {escape(names[taken])}</button>"
-        for true, taken, count in pairs
-    )
+def _told_of(figures: Figures, when: str) -> str:
+    ece = figures.ece
     return (
-        f'<p class="pairs">{buttons}</p>' if buttons else '<p class="muted">No image was taken for another class.</p>'
+        f"ECE {when}: {ece.value:.4f}; a perfectly calibrated model would show {ece.null_mean:.4f} on average, "
+        f"and less than {ece.null_95:.4f} in 95%, on as many images (temperature {figures.temperature:.3f})."
     )
 
 
-def _pictures(title: str, chosen: Sequence[int], run: RunOfPage, seen: Noteworthy) -> str:
-    found = run.evaluation
-    assert found is not None
-    if not chosen:
-        return f'<section><h2>{title}</h2><p class="muted">None.</p></section>'
-    boxes = "".join(_picture(index, run, found, seen) for index in chosen)
-    return f'<section><h2>{title}</h2><div class="thumbnails">{boxes}</div></section>'
-
-
-def _picture(index: int, run: RunOfPage, found: Evaluation, seen: Noteworthy) -> str:
-    told = _told(index, found, seen)
-    source = run.thumbnails.get(index)
-    image = f'<img alt="" src="{source}">' if source else '<span class="none"></span>'
-    return f'<figure title="{escape(told["name"])}">{image}<figcaption>{escape(told["text"])}</figcaption></figure>'
-
-
-def _told(index: int, found: Evaluation, seen: Noteworthy) -> dict[str, str]:
-    names = found.figures.class_names
-    true, taken = names[int(found.labels[index])], names[int(found.logits[index].argmax())]
-    answer = f"{taken} {seen.confidence[index]:.0%}"
-    name = found.image_names[index] if index < len(found.image_names) else f"image {index}"
-    return {"name": name, "text": answer if true == taken else f"{true}, taken for {answer}"}
-
-
-def _classes(found: Evaluation, title: str) -> str:
+def _classes(found: Evaluation) -> str:
     rows = []
     for row in found.figures.classes:
-        cells = [f'<td data-sort="{escape(row.name)}">{escape(row.name)}</td>']
-        cells += [f'<td class="number" data-sort="{count}">{count:,}</td>' for count in (row.support, row.predicted)]
-        for rate in (row.precision, row.recall, row.f1):
-            order = "" if rate.value is None else repr(rate.value)
-            cells.append(f'<td class="number" data-sort="{order}">{escape(percent(rate))}</td>')
+        cells = [cell(row.name, row.name), number_cell(row.support), number_cell(row.predicted)]
+        cells += [cell(rate.value, percent(rate), "number") for rate in (row.precision, row.recall, row.f1)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    heads = ("class", "images", "answers", "precision", "recall", "F1")
-    head = "".join(
-        f'<th class="{"number" if i else ""}"><button type="button">{h}</button></th>' for i, h in enumerate(heads)
-    )
-    table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    return f'<section><h2>{title}All classes</h2><div class="wide tall">{table}</div></section>'
-
-
-def _cells(runs: Sequence[RunOfPage], chosen: Sequence[Noteworthy | None]) -> list[dict[str, Any]]:
-    """Return for each run the images of its most confused cells, for the page's script."""
-    told = []
-    for run, seen in zip(runs, chosen, strict=True):
-        found = run.evaluation
-        if found is None or seen is None:
-            told.append({})
-            continue
-        cells = {
-            f"{true},{taken}": [_told(i, found, seen) | {"src": run.thumbnails.get(i, "")} for i in images]
-            for (true, taken), images in seen.of_cells.items()
-        }
-        from raytricks.report.run_figures import confusion_map  # plotly
-
-        told.append({"cells": cells, "shown": confusion_map(found)[1]})
-    return told
+    return sortable(("class", "images", "answers", "precision", "recall", "F1"), rows)
 
 
 def _commands(runs: Sequence[RunOfPage]) -> str:
@@ -246,25 +181,23 @@ def _commands(runs: Sequence[RunOfPage]) -> str:
             f"raytricks predict {place} IMAGES -o answers.csv",
             f"raytricks export {place}",
         ]
-    if not lines:
-        return ""
-    return f"<section><h2>Again, and on</h2><pre>{escape(chr(10).join(lines))}</pre></section>"
+    return section("Again, and on", f"<pre>{escape(chr(10).join(lines))}</pre>") if lines else ""
 
 
 def _provenance(runs: Sequence[RunOfPage]) -> str:
     rows = []
     for run in runs:
         told = {"directory": str(run.run_dir), "data": run.evaluation.data if run.evaluation else "", **run.facts}
-        rows += [f'<tr><td class="muted">{escape(name)}</td><td class="long">{escape(_text(value))}</td></tr>'
-                 for name, value in told.items()]  # fmt: skip
-    recipe = "".join(
-        f'<tr><td class="muted">{escape(key)}</td><td class="long">{escape(_text(value))}</td></tr>'
-        for key, value in sorted(runs[0].settings.items())
-    )
-    tables = f"<details><summary>Facts</summary><table><tbody>{''.join(rows)}</tbody></table></details>"
-    tables += f"<details><summary>All settings{' of the first' if len(runs) > 1 else ''}</summary><table><tbody>{recipe}</tbody></table></details>"  # noqa: E501
-    return f"<section><h2>How it was made</h2>{tables}</section>"
+        rows += [_fact(name, value) for name, value in told.items()]
+    settings = [_fact(key, value) for key, value in sorted(runs[0].settings.items())]
+    which = "All settings of the first" if len(runs) > 1 else "All settings"
+    return section("How it was made", _details("Facts", rows) + (_details(which, settings) if settings else ""))
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+def _fact(name: str, value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return f'<tr><td class="muted">{escape(name)}</td><td class="long">{escape(text)}</td></tr>'
+
+
+def _details(title: str, rows: Sequence[str]) -> str:
+    return f"<details><summary>{title}</summary><table><tbody>{''.join(rows)}</tbody></table></details>"

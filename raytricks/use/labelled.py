@@ -60,7 +60,7 @@ def labelled_images(
     part = part.subset(kept, part.origin)
     return Labelled(
         open_for(replace(part, labels=labels[kept]), model.preprocess),
-        _names_of(part),
+        names_of(part),
         f"{found.name}: {part.origin}",
         notes,
     )
@@ -153,7 +153,8 @@ def _mapped(
     return mapped, notes
 
 
-def _names_of(split: Split) -> tuple[str, ...]:
+def names_of(split: Split) -> tuple[str, ...]:
+    """Return what people call each image of a split."""
     images = split.images
     if isinstance(images, FileImages):
         return images.paths

@@ -11,6 +11,8 @@ from PIL import Image
 
 from raytricks.config import flatten, load_config
 from raytricks.data.batches import evaluation_reader
+from raytricks.data.prepared import PreparedData
+from raytricks.data.splits import DatasetSplits
 from raytricks.errors import CheckpointError, ConfigError, DataError
 from raytricks.inference.answers import ANSWERS_FILE, read_answers
 from raytricks.inference.evaluation import Evaluation, evaluation_of
@@ -22,7 +24,7 @@ from raytricks.training.answering import cross_entropy_of
 from raytricks.training.kept_models import load
 from raytricks.training.records import METRICS_FILE, read_records
 from raytricks.use.evaluating import sized_model
-from raytricks.use.labelled import Labelled, SplitName, labelled_images, run_of
+from raytricks.use.labelled import Labelled, SplitName, labelled_images, names_of, run_of
 
 PAGE_FILE, CARD_FILE = "report.html", "MODEL_CARD.md"
 _THUMBNAIL = 96
@@ -38,7 +40,7 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
     Raises:
         ConfigError: something is no run, or the page cannot be written.
     """
-    found = [run_for_page(Path(run).expanduser()) for run in runs]
+    found = [run_for_page(Path(run).expanduser(), len(runs)) for run in runs]
     default = found[0].run_dir / (PAGE_FILE if len(found) == 1 else "comparison.html")
     path = default if out is None else Path(out).expanduser()
     if path.suffix != ".html" or not path.parent.is_dir():
@@ -69,8 +71,23 @@ def evaluation_page(
     write_run_page([RunOfPage(Path(found.model), {}, found.settings, [], found, thumbnails=pictures)], path)
 
 
-def run_for_page(run_dir: Path) -> RunOfPage:
-    """Read what a run keeps; its images are read again, where they are still there."""
+def page_of_trained(run_dir: Path, data: PreparedData, splits: DatasetSplits) -> Path:
+    """Write the page and the card of a run that has just ended; its images are not looked for again."""
+    evaluated = splits.evaluation
+    labelled = Labelled(data.evaluation, names_of(evaluated), f"{splits.name}: {evaluated.origin}", ())
+    run = run_for_page(run_dir, labelled=labelled)
+    write_run_page([run], run_dir / PAGE_FILE)
+    write_model_card(run, run_dir / CARD_FILE)
+    return run_dir / PAGE_FILE
+
+
+def run_for_page(run_dir: Path, num_runs: int = 1, labelled: Labelled | None = None) -> RunOfPage:
+    """Read what a run keeps.
+
+    Args:
+        num_runs: on the page, which share its pictures.
+        labelled: what it evaluated; None: found again, where it is still there.
+    """
     if not (run_dir / "config.yaml").is_file() or not (run_dir / "run.json").is_file():
         raise ConfigError(f"{run_dir}: is no directory of a run; it has a config.yaml and a run.json")
     config = load_config(run_dir / "config.yaml", of_run=True).config
@@ -86,9 +103,9 @@ def run_for_page(run_dir: Path) -> RunOfPage:
         trained = load(run_dir, device="cpu")
     except CheckpointError as error:
         return _with(run, absence=str(error))
-    labelled, absence = None, ""
+    absence = ""
     try:
-        labelled = labelled_images(trained, None, run_dir)
+        labelled = labelled or labelled_images(trained, None, run_dir)
     except (DataError, ConfigError) as error:
         absence = f"its images are not shown: {error}"
     logits = answers["val"]
@@ -101,11 +118,12 @@ def run_for_page(run_dir: Path) -> RunOfPage:
         model=str(run_dir),
         data=str(facts.get("data", {}).get("name", "")) if labelled is None else labelled.description,
         image_names=() if labelled is None else labelled.names,
+        notes=() if labelled is None else labelled.notes,
     )
     run = _with(run, evaluation=evaluation, absence=absence)
     if labelled is None:
         return run
-    pictures = thumbnails(labelled, noteworthy(evaluation).images, trained.preprocess.transform)
+    pictures = thumbnails(labelled, noteworthy(evaluation, num_runs).images, trained.preprocess.transform)
     return _with(run, thumbnails=pictures)
 
 

@@ -6,6 +6,7 @@ import typer
 
 from raytricks.cli.evaluate import Device, ModelPlace, TrustCode, Weights, Workers
 from raytricks.cli.progress import progress_bar
+from raytricks.errors import ConfigError
 
 
 def predict(
@@ -64,6 +65,16 @@ def predict(
     from raytricks.use import predicting  # the seam: torch
 
     if out is None:
+        of_files = {
+            "--precision": precision,
+            "--precision-data": precision_data,
+            "--embeddings": embeddings,
+            "--batch-size": batch_size,
+            "--workers": workers,
+            "--overwrite": overwrite,
+        }
+        if given := [name for name, value in of_files.items() if value]:
+            raise ConfigError(f"{', '.join(given)}: only with a file to write; add -o FILE, such as -o answers.csv")
         for line in predicting.printed(
             model, images, weights=weights, top=top, threshold=threshold, device=device, trust_code=trust_code
         ):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raytricks.data.store import shared_pool
 from raytricks.data.threads import map_in_order
 from raytricks.errors import ConfigError, DataError
+from raytricks.inference.calibration import log_probabilities
 from raytricks.inference.images import ImageList
 from raytricks.inference.trained_model import TrainedModel
 
@@ -107,8 +108,7 @@ class RowMaker:
 
 def plain_confidence(logits: np.ndarray) -> np.ndarray:
     """Return the (N,) highest probability of the softmax that nothing was fitted to."""
-    values = logits.astype(np.float64)
-    return 1 / np.exp(values - values.max(axis=1, keepdims=True)).sum(axis=1)
+    return np.exp(log_probabilities(logits).max(axis=1))
 
 
 def _spread(values, rows: np.ndarray, count: int, kind: pa.DataType) -> pa.Array:

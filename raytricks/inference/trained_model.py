@@ -16,6 +16,7 @@ from raytricks.data.evaluation_input import EvaluationInput
 from raytricks.data.store import shared_pool
 from raytricks.data.threads import map_in_order
 from raytricks.errors import ConfigError, DataError
+from raytricks.inference.calibration import log_probabilities
 from raytricks.inference.images import files_in
 from raytricks.tricks.mixed_precision import DTYPES, Precision, autocast
 
@@ -142,9 +143,7 @@ class TrainedModel:
     def probabilities(self, logits: Tensor | np.ndarray) -> np.ndarray:
         """Return (N, K) float64 of (N, K) logits: the softmax of logits / temperature."""
         values = logits.cpu().numpy() if isinstance(logits, Tensor) else logits
-        scaled = values.astype(np.float64) / self.temperature
-        exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        return np.exp(log_probabilities(values, self.temperature))
 
     def predict(
         self, pictures: Picture | Iterable[Picture], *, batch_size: int | None = None

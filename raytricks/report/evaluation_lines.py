@@ -19,7 +19,7 @@ def evaluation_lines(found: Evaluation) -> list[str]:
     figures = found.figures
     top5 = "" if figures.top5 is None else f"   top-5 {percent(figures.top5)}"
     return [
-        f"model       {found.model}",
+        f"model       {found.model}{_how(found)}",
         f"data        {found.data}, {figures.num_images:,} images of {figures.num_classes} classes",
         f"top-1       {percent(figures.top1)}{top5}",
         f"loss        cross-entropy {number(figures.cross_entropy)}   Brier {number(figures.brier)}",
@@ -74,6 +74,11 @@ def number(estimate: Estimate) -> str:
 
 def _pair(low: float, high: float, digits: int) -> str:
     return f" [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _how(found: Evaluation) -> str:
+    told = found.settings
+    return f", {told['weights']} weights, in {told['precision']}" if "precision" in told else ""
 
 
 def _calibration_lines(found: Evaluation) -> list[str]:

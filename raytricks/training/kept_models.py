@@ -102,6 +102,7 @@ def _of_checkpoint(run_dir: Path, path: Path, weights: str | int, *, trust_code:
     if file is None:
         raise CheckpointError(f"{run_dir} has no {DESCRIPTION_FILE}, which says what its checkpoints are of")
     description = description_of_file(file) | {"calibration": None}
+    description.pop("digest", None)  # of the file's own weights
     content: dict[str, Any] = checkpoints.load_checkpoint_at(path).content
     if weights in ("average", _AVERAGE):
         tensors = content.get("parts", {}).get(_AVERAGE)

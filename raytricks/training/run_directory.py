@@ -2,7 +2,7 @@
 
 config.yaml   the resolved config; `raytricks train RUN/config.yaml` repeats the run
 run.json      versions, seed, command, git commit, host, devices, data and recipe
-metrics.jsonl, tb/, checkpoints/, model.safetensors, log.txt
+metrics.jsonl, tb/, checkpoints/, model.safetensors, model_best.safetensors, answers.safetensors, model.json, log.txt
 .launch       the newest launch's mark; .has-saved: checkpoints must be there
 """
 

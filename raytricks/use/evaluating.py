@@ -54,6 +54,7 @@ def evaluate(
     own = _sized(load(model, weights=weights, device=device, trust_code=trust_code), eval_size)
     labelled = labelled_images(own, None if data is None else str(data), run_of(Path(model).expanduser()), split)
     settings = {"weights": str(weights), "flip": flip, "eval_size": own.preprocess.transform.image_size}
+    settings["precision"] = own.execution.precision
     where = {"model": model, "weights": weights, "device": device, "trust_code": trust_code}
     first = _evaluated(own, labelled, where, settings, workers, eval_size, flip, progress)
     if against is None:

@@ -34,7 +34,8 @@ def export(
         model, weights, trust_code: as of `raytricks.load`.
         out: None: model.onnx or model.pt2 beside the model.
         format, bare, any_size, overwrite: as of `export_model`.
-        int8: also write FILE.int8.onnx, its ranges measured on training images, scored on evaluation images.
+        int8: also write FILE.int8.onnx, its ranges measured on training images (with `data`: on some of it),
+            scored on evaluation images (with `data`: on the others).
         data: labelled images in place of the run's.
 
     Raises:
@@ -60,22 +61,29 @@ def export(
         return result, None
     if found is None:
         raise ConfigError("--int8 needs labelled images: those of the model's run, or --data")
-    ranged = _labelled(trained, data, run_dir, "train") or found
+    of_training = None if data is not None else _labelled(trained, None, run_dir, "train")
+    if of_training is not None:
+        calibration = squares_of(trained, of_training, CALIBRATION_IMAGES)
+        scored = _chosen(len(found.images), _SCORED)
+    else:  # the same images may not measure the ranges and be scored
+        ranged = _chosen(len(found.images), min(CALIBRATION_IMAGES, len(found.images) // 2))
+        calibration = _squares(trained, found, ranged)
+        scored = np.setdiff1d(np.arange(len(found.images)), ranged)[:_SCORED]
     quantised = quantise(
-        result.path,
-        eight_bits,
-        squares_of(trained, ranged, CALIBRATION_IMAGES),
-        squares_of(trained, found, _SCORED),
-        found.images.labels[_chosen(len(found.images), _SCORED)],
+        result.path, eight_bits, calibration, _squares(trained, found, scored), found.images.labels[scored]
     )
     return result, quantised
 
 
 def squares_of(trained: TrainedModel, labelled: Labelled, most: int) -> np.ndarray:
     """Return up to `most` images, spread evenly, as (n, side, side, C) uint8 squares."""
-    store = labelled.images.images
-    read = evaluation_reader(store, trained.preprocess.transform)
-    chosen = _chosen(len(labelled.images), most)
+    return _squares(trained, labelled, _chosen(len(labelled.images), most))
+
+
+def _squares(trained: TrainedModel, labelled: Labelled, chosen: np.ndarray) -> np.ndarray:
+    if not len(chosen):
+        return np.empty((0, trained.preprocess.side, trained.preprocess.side, trained.channels), np.uint8)
+    read = evaluation_reader(labelled.images.images, trained.preprocess.transform)
     parts = [read(part).pixels.permute(0, 2, 3, 1).numpy() for part in np.array_split(chosen, -(-len(chosen) // 128))]
     return np.ascontiguousarray(np.concatenate(parts))
 
@@ -98,7 +106,7 @@ def _labelled(trained: TrainedModel, data: str | None, run_dir: Path | None, spl
 
 def export_lines(result: ExportResult, quantised: Quantised | None) -> list[str]:
     """Return what was written and how it was proven."""
-    lines = [f"exported    {result.path}, {result.num_bytes / 2**20:.1f} MiB", f"differences {result.parity}"]
+    lines = [f"exported    {result.path}, {result.num_bytes / 2**20:.1f} MiB, fp32", f"differences {result.parity}"]
     if result.sidecar is not None:
         lines.append(f"sidecar     {result.sidecar}: preprocessing and class names")
     if quantised is not None:

@@ -87,8 +87,9 @@ def predict(
     """
     if threshold is not None and precision is not None:
         raise ConfigError("--threshold and --precision both set the threshold; leave one of them out")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError(f"--threshold must be from 0 to 1, got {threshold:g}")
+    _require_threshold(threshold)
+    if precision_data is not None and precision is None:
+        raise ConfigError("--precision-data is what --precision is derived from; add --precision, such as 0.99")
     loads = partial(_loaded, model, weights, device, batch_size, trust_code)
     trained, listed = loads(), find_images(images)
     top = min(top, trained.num_classes)
@@ -105,13 +106,17 @@ def predict(
     with StopSignals() as stop:
         stop.install()
         counts = _Counts(len(listed) - sum(len(parts.rows_of(part)) for part in missing), len(listed), progress)
-        made = _on_ray(job, missing, workers, use_gpu) if workers else _here(job, missing)
-        for part, content in made:
-            parts.write(part, content)
-            counts.add(len(parts.rows_of(part)))
+
+        def obey_stop() -> None:
             if stop():
                 told_done = f"{counts.done:,} of {counts.total:,} images are answered"
                 raise InterruptedRun(f"stopped: {told_done}; the same command goes on", stop())
+
+        made = _on_ray(job, missing, workers, use_gpu) if workers else _here(job, missing, obey_stop)
+        for part, content in made:
+            parts.write(part, content)
+            counts.add(len(parts.rows_of(part)))
+            obey_stop()
     num_errors, num_unsure = parts.counts()
     parts.finish()
     return PredictionResult(
@@ -123,6 +128,11 @@ def predict(
         seconds=time.monotonic() - started_s,
         guarantee=guarantee,
     )
+
+
+def _require_threshold(threshold: float | None) -> None:
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"--threshold must be from 0 to 1, got {threshold:g}")
 
 
 class _Counts:
@@ -147,10 +157,16 @@ def _loaded(
     return replace(found, execution=replace(found.execution, batch_size=batch_size))
 
 
-def _here(job: "_Job", missing: list[int]) -> Iterator[tuple[int, bytes]]:
+def _here(job: "_Job", missing: list[int], obey_stop: Callable[[], None]) -> Iterator[tuple[int, bytes]]:
     maker = RowMaker(job.load(), job.images, job.settings)
     ranges = [job.rows_of(part) for part in missing]
-    tables = maker.tables(chain.from_iterable(ranges), map(len, ranges))
+
+    def indices() -> Iterator[int]:
+        for index in chain.from_iterable(ranges):
+            obey_stop()  # a part of a slow model takes minutes; what is made of it is made again
+            yield index
+
+    tables = maker.tables(indices(), map(len, ranges))
     for part, table in zip(missing, tables, strict=True):
         yield part, encoded(table)
 
@@ -240,6 +256,7 @@ def printed(
     trust_code: bool = False,
 ) -> Iterator[str]:
     """Yield a line an image, for people: its name, its label, the most probable classes."""
+    _require_threshold(threshold)
     trained, listed = _loaded(model, weights, device, None, trust_code), find_images(images)
     maker = RowMaker(trained, listed, RowSettings(min(top, trained.num_classes), threshold))
     sizes = [len(rows) for rows in np.array_split(np.arange(len(listed)), -(-len(listed) // _PRINTED_AT_ONCE))]

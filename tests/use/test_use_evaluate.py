@@ -74,7 +74,7 @@ def test_evaluate_compares_two_models_on_the_same_images(run_dir, photos):
 
 
 def test_evaluate_options_change_what_is_seen(run_dir, photos):
-    plain, mirrored, small = evaluate(run_dir, photos), evaluate(run_dir, photos, flip=True), None
+    plain, mirrored = evaluate(run_dir, photos), evaluate(run_dir, photos, flip=True)
     small = evaluate(run_dir, photos, eval_size=24)
     assert not np.array_equal(plain.logits, mirrored.logits) and not np.array_equal(plain.logits, small.logits)
     with pytest.raises(ConfigError, match="eval_size must be from 1 to 4096"):

@@ -7,7 +7,6 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 from PIL import Image
@@ -154,6 +153,27 @@ def test_predict_killed_twice_goes_on_and_loses_no_row(run_dir, photos, tmp_path
     assert not (tmp_path / "killed.parquet.parts").exists()
 
 
+def test_predict_stopped_within_a_part_ends_at_the_next_image(run_dir, photos, tmp_path):
+    script = """
+import os, signal, sys
+from raytricks.inference import rows
+from raytricks.use import predicting
+table, count = rows.RowMaker._table, [0]
+def stopping(self, batch):
+    os.kill(os.getpid(), signal.SIGINT)
+    count[0] += len(batch)
+    print(count[0], flush=True)
+    return table(self, batch)
+rows.RowMaker._table = stopping
+predicting.predict(*sys.argv[1:], batch_size=4)
+"""
+    out = tmp_path / "out.csv"
+    command = [sys.executable, "-c", script, str(run_dir), str(photos), str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "InterruptedRun: stopped: 0 of 120 images are answered" in ended.stderr
+    assert ended.stdout.split() == ["4"] and not out.exists()
+
+
 def test_predict_refuses_to_go_on_with_other_settings(run_dir, photos, tmp_path, small_parts, monkeypatch):
     out = tmp_path / "out.csv"
     monkeypatch.setattr(parts.Parts, "finish", lambda self: None)
@@ -207,7 +227,5 @@ def test_predict_on_two_ray_workers_gives_the_same_rows(run_dir, photos, tmp_pat
     for file in (photos / "blue").iterdir():
         os.link(file, folder / file.name)
     predict(run_dir, folder, tmp_path / "one.parquet")
-    started_s = time.monotonic()
     predict(run_dir, folder, tmp_path / "two.parquet", workers=2)
-    assert time.monotonic() - started_s < 200
     assert parquet.read_table(tmp_path / "one.parquet").equals(parquet.read_table(tmp_path / "two.parquet"))
